@@ -1,0 +1,43 @@
+"""The errors a user can mend: one sentence each, and the exit code the command ends with."""
+
+from __future__ import annotations
+
+
+class RoadlensError(Exception):
+    """A mistake or a condition that the person at the keyboard can act on.
+
+    The message is one sentence that says what was given, what is wanted and how to mend it.
+    The command line prints it without a traceback and exits with `exit_code`.
+    """
+
+    exit_code = 1
+
+
+class UsageError(RoadlensError):
+    """The command line, a configuration file or a recipe asks for something that does not exist or does not fit."""
+
+    exit_code = 2
+
+
+class SourceError(RoadlensError):
+    """Footage or data that cannot be opened or read."""
+
+    exit_code = 3
+
+
+class ModelError(RoadlensError):
+    """A model file that is missing, has no `ModelSpec`, or does another task than the one asked for."""
+
+    exit_code = 4
+
+
+class OutputError(RoadlensError):
+    """An output that cannot be written: a path, a full disk, a port in use."""
+
+    exit_code = 5
+
+
+class CheckFailed(RoadlensError):
+    """A check that was asked for did not pass: `models verify`, `config check`, `data check`."""
+
+    exit_code = 6

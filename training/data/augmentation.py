@@ -1,0 +1,69 @@
+"""Random views of a labelled picture, made with OpenCV on uint8: about a millisecond for 256×256."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.classes import IGNORE
+
+UInt8 = NDArray[np.uint8]
+
+
+def random_geometry(
+    image: UInt8, label: UInt8, rng: np.random.Generator, scale: tuple[float, float], aspect: float
+) -> tuple[UInt8, UInt8]:
+    """Mirror, scale, stretch and shift a picture and its label alike; what falls outside is black and ignored.
+
+    Args:
+        image: (H, W, 3) uint8.
+        label: (H, W) uint8, 255 ignored.
+        rng: source of randomness; the result is a pure function of its state.
+        scale: range of the zoom, drawn log-uniformly.
+        aspect: largest relative stretch of width against height.
+
+    Returns:
+        The view, of the same shapes.
+    """
+    height, width = label.shape
+    zoom = float(np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1]))))
+    stretch = float(np.exp(rng.uniform(-np.log1p(aspect), np.log1p(aspect))))
+    sx, sy = zoom * stretch**0.5, zoom / stretch**0.5
+    # Where the view is larger than the frame the spare pixels are on both sides; where smaller, it may lie anywhere.
+    tx = rng.uniform(min(0.0, width * (1 - sx)), max(0.0, width * (1 - sx)))
+    ty = rng.uniform(min(0.0, height * (1 - sy)), max(0.0, height * (1 - sy)))
+    if rng.random() < 0.5:
+        matrix = np.array([[-sx, 0, tx + sx * (width - 1)], [0, sy, ty]], np.float32)
+    else:
+        matrix = np.array([[sx, 0, tx], [0, sy, ty]], np.float32)
+    size = (width, height)
+    view = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR)
+    truth = cv2.warpAffine(label, matrix, size, flags=cv2.INTER_NEAREST, borderValue=(IGNORE,))
+    return view.astype(np.uint8, copy=False), truth.astype(np.uint8, copy=False)
+
+
+def random_photometry(image: UInt8, rng: np.random.Generator, strength: float) -> UInt8:
+    """Gamma, contrast, brightness and colour cast through one look-up table a channel, then saturation and blur.
+
+    Cameras differ from the one that took the set: a dash-cam is brighter, more saturated and compressed.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        rng: source of randomness.
+        strength: 0 changes nothing; 1 is strong.
+    """
+    ramp = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
+    gamma = np.exp(rng.uniform(-0.5, 0.5) * strength)
+    contrast = 1 + rng.uniform(-0.4, 0.5) * strength
+    brightness = rng.uniform(-0.15, 0.2) * strength
+    cast = 1 + rng.uniform(-0.12, 0.12, size=(1, 3)).astype(np.float32) * strength
+    table = ((ramp**gamma - 0.4) * contrast + 0.4 + brightness) * cast
+    lut = np.clip(np.rint(table * 255), 0, 255).astype(np.uint8).reshape(1, 256, 3)
+    result = cv2.LUT(image, lut)
+    saturation = 1 + rng.uniform(-0.6, 0.8) * strength
+    gray = cv2.cvtColor(cv2.cvtColor(result, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    result = cv2.addWeighted(result, saturation, gray, 1 - saturation, 0)
+    if rng.random() < 0.25 * strength:
+        result = cv2.GaussianBlur(result, (3, 3), 0)
+    return result.astype(np.uint8, copy=False)

@@ -1,0 +1,203 @@
+"""The Cityscapes image pairs (the Kaggle / pix2pix set): 512×256 JPEG composites, photo left, colour label right.
+
+Both halves were resized from 2:1 to 256×256 and stored as JPEG, so a label's colours are only near the palette's.
+Decoding takes the nearest palette colour through a look-up table and ignores what lies too far from any.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.classes import CITYSCAPES_CLASSES, IGNORE
+from engines.errors import SourceError
+
+UInt8 = NDArray[np.uint8]
+
+SIDE = 256
+"""Height and width in pixels of each half of a composite."""
+
+MAX_COLOR_DISTANCE = 40.0
+"""A label pixel further than this (Euclidean, RGB levels) from every palette colour is ignored."""
+
+HOLD_OUT_EVERY = 20
+"""Pairs of `train` whose number is a multiple of this are set aside (split `dev`) to choose epochs and settings on."""
+
+_VOID_COLORS = ((0, 0, 0), (111, 74, 0), (81, 0, 81), (250, 170, 160), (230, 150, 140), (180, 165, 180),
+                (150, 100, 100), (150, 120, 90), (0, 0, 90), (0, 0, 110))  # fmt: skip
+_THIN = np.isin(np.arange(256), [4, 5, 6, 7, 11, 12, 17, 18])
+_DECODER_VERSION = 2
+
+Split = Literal["fit", "dev", "train", "val"]
+
+
+def _colour_lookup() -> UInt8:
+    """(64, 64, 64) uint8: class id of the RGB cell (four levels a side), 255 for void or too far from the palette."""
+    axis = np.arange(64, dtype=np.float32) * 4 + 1.5
+    red, green, blue = np.meshgrid(axis, axis, axis, indexing="ij")
+    cells = np.stack([red, green, blue], axis=-1).reshape(-1, 3)
+    palette = np.array([c.color for c in CITYSCAPES_CLASSES] + list(_VOID_COLORS), np.float32)
+    ids = np.array([c.id for c in CITYSCAPES_CLASSES] + [IGNORE] * len(_VOID_COLORS), np.uint8)
+    squared = (cells**2).sum(1, keepdims=True) - 2 * cells @ palette.T + (palette**2).sum(1)
+    nearest = squared.argmin(1)
+    decoded = ids[nearest]
+    decoded[squared[np.arange(len(cells)), nearest] > MAX_COLOR_DISTANCE**2] = IGNORE
+    return decoded.reshape(64, 64, 64)
+
+
+_LOOKUP: UInt8 | None = None
+
+
+def decode_label(rgb: UInt8) -> UInt8:
+    """Class ids of a colour label: nearest palette colour, 255 where void or further than `MAX_COLOR_DISTANCE`.
+
+    This is the label the evaluation counts: no pixel is dropped for being near an edge. Colours are quantised to
+    four levels a side for the look-up.
+
+    Args:
+        rgb: (H, W, 3) uint8, RGB order.
+
+    Returns:
+        (H, W) uint8 trainIds.
+    """
+    global _LOOKUP
+    if _LOOKUP is None:
+        _LOOKUP = _colour_lookup()
+    cell = rgb >> 2
+    return _LOOKUP[cell[..., 0], cell[..., 1], cell[..., 2]]
+
+
+def ignore_doubtful_pixels(label: UInt8) -> UInt8:
+    """The label the loss sees: pixels that the resize and JPEG made doubtful become 255.
+
+    Two kinds: a blend of two neighbouring colours that landed on a third class (fewer than 4 pixels of its own class
+    in its 3×3 window), and the edge between two *thick* classes. Edges of thin classes (poles, lights, signs,
+    people, two-wheelers, fences) are kept: a band along them swallows the whole object at this size.
+
+    Args:
+        label: (H, W) uint8 trainIds.
+
+    Returns:
+        (H, W) uint8, a copy.
+    """
+    result = label.copy()
+    for class_id in np.unique(label):
+        if class_id == IGNORE:
+            continue
+        mask = (label == class_id).astype(np.uint8)
+        support = cv2.boxFilter(mask, cv2.CV_8U, (3, 3), normalize=False, borderType=cv2.BORDER_REFLECT_101)
+        result[(mask == 1) & (support < 4)] = IGNORE
+    thick = ~_THIN[label] & (label != IGNORE)
+    for here, there in (
+        (np.s_[:, :-1], np.s_[:, 1:]),
+        (np.s_[:-1, :], np.s_[1:, :]),
+    ):
+        edge = (label[here] != label[there]) & thick[here] & thick[there]
+        result[here][edge] = IGNORE
+        result[there][edge] = IGNORE
+    return result
+
+
+def edge_band(label: UInt8) -> NDArray[np.bool_]:
+    """Pixels within one pixel of a label edge: (H, W) bool. Evaluation is printed with and without them."""
+    kernel = np.ones((3, 3), np.uint8)
+    band: NDArray[np.bool_] = cv2.dilate(label, kernel) != cv2.erode(label, kernel)
+    return band
+
+
+def split_composite(composite: UInt8, path: Path) -> tuple[UInt8, UInt8]:
+    """(photo, colour label), each (256, 256, 3), of a (256, 512, 3) composite.
+
+    Raises:
+        SourceError: the composite has another size.
+    """
+    if composite.shape[:2] != (SIDE, 2 * SIDE):
+        height, width = composite.shape[:2]
+        raise SourceError(
+            f"{path}: a Cityscapes pair is {2 * SIDE}×{SIDE} pixels (photo left, label right), this file is "
+            f"{width}×{height}; point --data at the set's folder with train/ and val/"
+        )
+    return composite[:, :SIDE], composite[:, SIDE:]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A split held in memory.
+
+    Attributes:
+        photos: (N, 256, 256, 3) uint8, RGB.
+        labels: (N, 256, 256) uint8 trainIds as `decode_label` gives them, 255 ignored.
+        names: file names, in the order of the arrays.
+    """
+
+    photos: UInt8
+    labels: UInt8
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def list_pairs(root: Path, split: Split) -> list[Path]:
+    """The composites of a split in numeric order; `fit` and `dev` are the two parts of `train`.
+
+    Raises:
+        SourceError: `root` has no such folder, or the folder no pairs.
+    """
+    folder = root / ("val" if split == "val" else "train")
+    if not folder.is_dir():
+        raise SourceError(f"{root} is not the Cityscapes pairs set: it has no folder {folder.name}/ with N.jpg files")
+    paths = sorted((p for p in folder.glob("*.jpg") if p.stem.isdigit()), key=lambda p: int(p.stem))
+    if split in ("fit", "dev"):
+        paths = [p for p in paths if (int(p.stem) % HOLD_OUT_EVERY == 0) == (split == "dev")]
+    if not paths:
+        raise SourceError(f"{folder} holds no pairs: files named 1.jpg, 2.jpg … are wanted")
+    return paths
+
+
+def load_pairs(root: Path, split: Split, cache: Path | None = None) -> Pairs:
+    """Decode a split into memory (about 270 MB a thousand pairs), from `cache` when its decoder and files match.
+
+    Raises:
+        SourceError: not the set, a composite of the wrong size, or a file that is not a readable picture.
+    """
+    paths = list_pairs(root, split)
+    stored: Path | None = None
+    if cache is not None:
+        listing = "\n".join(f"{p.name} {p.stat().st_size}" for p in paths)
+        digest = hashlib.sha256(f"{_DECODER_VERSION} {MAX_COLOR_DISTANCE}\n{listing}".encode()).hexdigest()[:16]
+        stored = cache / f"cityscapes-pairs-{split}-{digest}.npz"
+        if stored.exists():
+            with np.load(stored) as arrays:
+                return Pairs(arrays["photos"], arrays["labels"], tuple(p.name for p in paths))
+    photos = np.empty((len(paths), SIDE, SIDE, 3), np.uint8)
+    labels = np.empty((len(paths), SIDE, SIDE), np.uint8)
+    for i, path in enumerate(paths):
+        composite = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if composite is None:
+            raise SourceError(f"{path} is not a readable JPEG; fetch the file again or remove it")
+        photo, colours = split_composite(cv2.cvtColor(composite, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False), path)
+        photos[i] = photo
+        labels[i] = decode_label(colours)
+    if stored is not None:
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        partial = stored.with_suffix(".partial.npz")
+        np.savez(partial, photos=photos, labels=labels)
+        partial.replace(stored)
+    return Pairs(photos, labels, tuple(p.name for p in paths))
+
+
+def class_frequencies(labels: Sequence[UInt8] | UInt8) -> NDArray[np.float64]:
+    """Share of the labelled pixels that each of the 19 classes holds: (19,) float64, summing to 1."""
+    counts = np.zeros(256, np.int64)
+    for label in labels:
+        counts += np.bincount(label.ravel(), minlength=256)
+    known = counts[: len(CITYSCAPES_CLASSES)].astype(np.float64)
+    return known / max(known.sum(), 1.0)

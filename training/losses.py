@@ -1,0 +1,79 @@
+"""Losses. Shapes are (N, C, H, W) for scores and (N, H, W) for labels; 255 is ignored."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engines.classes import IGNORE
+
+
+def lovasz_softmax(logits: Tensor, target: Tensor) -> Tensor:
+    """Lovász extension of the Jaccard loss, averaged over the classes present (Berman et al. 2018, arXiv:1705.08790).
+
+    The whole batch counts as one picture, as the data-set level metric does.
+
+    Args:
+        logits: (N, C, H, W) float.
+        target: (N, H, W) int64, 255 ignored.
+
+    Returns:
+        Scalar float32; 0 when nothing is labelled.
+    """
+    classes = logits.shape[1]
+    scores = logits.float().permute(0, 2, 3, 1).reshape(-1, classes)
+    labels = target.reshape(-1)
+    known = labels != IGNORE
+    probabilities, labels = scores[known].softmax(1), labels[known]
+    losses = []
+    for class_id in range(classes):
+        truth = (labels == class_id).float()
+        positives = truth.sum()
+        if positives == 0:
+            continue
+        errors, order = (truth - probabilities[:, class_id]).abs().sort(descending=True)
+        hits = truth[order]
+        intersection = positives - hits.cumsum(0)
+        union = positives + (1 - hits).cumsum(0)
+        jaccard = 1 - intersection / union
+        gradient = torch.cat([jaccard[:1], jaccard[1:] - jaccard[:-1]])
+        losses.append(torch.dot(errors, gradient))
+    if not losses:
+        return logits.sum() * 0
+    return torch.stack(losses).mean()
+
+
+def segmentation_loss(
+    logits: Tensor, target: Tensor, class_weights: Tensor, lovasz_weight: float, phase: tuple[int, int], stride: int = 4
+) -> Tensor:
+    """Weighted cross-entropy on every pixel plus Lovász-softmax on every `stride`-th.
+
+    Sorting every pixel by class would cost as much as the network's forward pass on a CPU; the sample's phase moves
+    from step to step, so every pixel is seen.
+
+    Args:
+        logits: (N, C, H, W) float.
+        target: (N, H, W) int64, 255 ignored.
+        class_weights: (C,) float32.
+        lovasz_weight: factor of the Lovász term.
+        phase: (row, column) offset of the sample, each below `stride`.
+        stride: distance of the sample's pixels.
+    """
+    loss = F.cross_entropy(logits.float(), target, weight=class_weights, ignore_index=IGNORE)
+    if lovasz_weight:
+        y, x = phase
+        loss = loss + lovasz_weight * lovasz_softmax(logits[:, :, y::stride, x::stride], target[:, y::stride, x::stride])
+    return loss
+
+
+def class_balance(frequencies: Tensor, power: float, limit: float) -> Tensor:
+    """Weights that lift rare classes: (median frequency / frequency)^power, at most `limit`, mean-normalised by
+    frequency so that the loss keeps its scale (after Eigen & Fergus 2015; power 0 switches it off).
+
+    Args:
+        frequencies: (C,) shares of the labelled pixels.
+    """
+    safe = frequencies.clamp_min(1e-8)
+    weights = (safe.median() / safe).pow(power).clamp(max=limit)
+    return (weights / (weights * frequencies).sum()).float()
