@@ -1,0 +1,216 @@
+"""Overlays blended in YUV: class colours, outlines of things, boxes with labels, a legend and a heads-up line.
+
+The picture is never converted to RGB. Class colours go through a look-up table of this stream's own YUV at the class
+map's size, are enlarged plane by plane, and blended from the decoder's planes into a new frame: the decoder predicts
+later pictures from its planes, so they are never written to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import av
+import cv2
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.classes import ClassInfo
+from pipeline.frame import Analysis, Box
+from pipeline.picture import CHROMA_SHIFT, Colorimetry, copy_properties, plane
+
+UInt8 = NDArray[np.uint8]
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_SHIFT = 4
+"""Fractional bits of the coordinates handed to OpenCV's drawing functions."""
+
+
+class OverlayStyle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is drawn over the picture.
+
+    Attributes:
+        opacity: of the class colours, 0 (off) to 1.
+        outlines: outline the things (cars, people …) of the class map.
+        boxes: boxes with label, track number and score.
+        legend: colours and names of the classes, at the right edge.
+        heads_up: stream, time, frames a second and frame age, at the upper left.
+        hide: names of classes that are not coloured.
+    """
+
+    opacity: float = 0.45
+    outlines: bool = True
+    boxes: bool = True
+    legend: bool = False
+    heads_up: bool = False
+    hide: tuple[str, ...] = ()
+
+
+class _Canvas:
+    """The planes of one output frame, drawn on in the coordinates of the full-size picture.
+
+    Colours are (Y, Cb, Cr). Lines are drawn on each plane at that plane's own resolution.
+    """
+
+    def __init__(self, image: av.VideoFrame) -> None:
+        self.width, self.height = image.width, image.height
+        self.across, self.down = CHROMA_SHIFT[image.format.name]
+        self.luma = plane(image, 0)
+        self.interleaved = image.format.name == "nv12"
+        self.chroma = (plane(image, 1),) if self.interleaved else (plane(image, 1), plane(image, 2))
+
+    def _chroma_colors(self, color: tuple[int, int, int]) -> tuple[tuple[int, ...], ...]:
+        return ((color[1], color[2]),) if self.interleaved else ((color[1],), (color[2],))
+
+    def fill(self, x: int, y: int, width: int, height: int, color: tuple[int, int, int]) -> None:
+        """A filled rectangle; what lies outside the picture is cut off."""
+        left, top = max(x, 0), max(y, 0)
+        right, bottom = min(x + width, self.width), min(y + height, self.height)
+        if left >= right or top >= bottom:
+            return
+        self.luma[top:bottom, left:right] = color[0]
+        rows = slice(top >> self.down, -(-bottom >> self.down))
+        columns = slice(left >> self.across, -(-right >> self.across))
+        for chroma, levels in zip(self.chroma, self._chroma_colors(color), strict=True):
+            chroma[rows, columns] = levels if self.interleaved else levels[0]
+
+    def polylines(self, curves: Sequence[NDArray[np.float32]], color: tuple[int, int, int], thickness: int) -> None:
+        """Closed curves, each (N, 2) float32 x, y in pixels."""
+        if not curves:
+            return
+        fixed = [np.rint(curve * (1 << _SHIFT)).astype(np.int32) for curve in curves]
+        cv2.polylines(self.luma, fixed, True, (color[0],), thickness, cv2.LINE_AA, _SHIFT)
+        scale = np.array([1 / (1 << self.across), 1 / (1 << self.down)], np.float32)
+        halved = [np.rint(curve * scale * (1 << _SHIFT)).astype(np.int32) for curve in curves]
+        thin = max(1, thickness >> min(self.across, self.down))
+        for chroma, levels in zip(self.chroma, self._chroma_colors(color), strict=True):
+            cv2.polylines(chroma, halved, True, levels, thin, cv2.LINE_8, _SHIFT)
+
+    def text(self, x: int, baseline: int, text: str, luma: int, size: float) -> None:
+        """Text on the luma plane only: it takes the hue of what is behind it."""
+        cv2.putText(self.luma, text, (x, baseline), _FONT, size, (luma,), max(1, round(size * 2)), cv2.LINE_AA)
+
+
+class Overlay:
+    """Draws analyses of one stream.
+
+    Args:
+        style: what to draw.
+        classes: the segmenter's label set; class ids index it.
+        colorimetry: how the stream's YUV is to be read; colours are converted with it once.
+    """
+
+    def __init__(self, style: OverlayStyle, classes: Sequence[ClassInfo], colorimetry: Colorimetry) -> None:
+        self.style, self.classes, self.colorimetry = style, tuple(classes), colorimetry
+        hidden = set(style.hide)
+        self._table = np.zeros((256, 3), np.uint8)
+        self._table[:] = colorimetry.yuv((128, 128, 128))
+        self._shown = np.zeros(256, np.uint8)
+        for info in self.classes:
+            self._table[info.id] = colorimetry.yuv(info.color)
+            self._shown[info.id] = 0 if info.name in hidden else 255
+        self._all_shown = bool(self.classes) and not hidden
+        self._colors = {info.id: colorimetry.yuv(_vivid(info.color)) for info in self.classes}
+        self._things = [info.id for info in self.classes if info.thing and info.name not in hidden]
+        self._black, self._white = colorimetry.yuv((16, 16, 16))[0], colorimetry.yuv((255, 255, 255))[0]
+        self._legend: tuple[tuple[int, int], UInt8] | None = None
+
+    def draw(self, analysis: Analysis, heads_up: str = "") -> av.VideoFrame:
+        """A new frame: the analysed picture with the overlay on it, same size, format and time."""
+        source = analysis.frame.image
+        result = av.VideoFrame(source.width, source.height, source.format.name)
+        copy_properties(source, result)
+        class_map = analysis.class_map
+        if class_map is not None and self.style.opacity > 0 and self.classes:
+            self._blend(source, result, class_map)
+        else:
+            for index in range(len(source.planes)):
+                plane(result, index)[:] = plane(source, index)
+        canvas = _Canvas(result)
+        if class_map is not None and self.style.outlines:
+            self._outline(canvas, class_map)
+        if self.style.boxes:
+            for box in analysis.boxes:
+                self._box(canvas, box)
+        if self.style.legend and self.classes:
+            self._draw_legend(canvas)
+        if self.style.heads_up and heads_up:
+            size = max(0.4, canvas.height / 1200)
+            line = round(34 * size)
+            canvas.fill(0, 0, round(len(heads_up) * 19 * size) + line, line + 6, (self._black, 128, 128))
+            canvas.text(line // 2, line - 4, heads_up, self._white, size)
+        return result
+
+    def _blend(self, source: av.VideoFrame, result: av.VideoFrame, class_map: UInt8) -> None:
+        opacity = self.style.opacity
+        shown = None if self._all_shown and int(class_map.max()) < len(self.classes) else self._shown[class_map]
+        interleaved = source.format.name == "nv12"
+        for index in range(len(source.planes)):
+            original, target = plane(source, index), plane(result, index)
+            channels = slice(1, 3) if interleaved and index == 1 else index
+            small = np.ascontiguousarray(self._table[:, channels])[class_map]
+            size = (target.shape[1], target.shape[0])
+            colors = cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
+            cv2.addWeighted(original, 1 - opacity, colors, opacity, 0, dst=target)
+            if shown is not None:
+                hidden = cv2.resize(shown, size, interpolation=cv2.INTER_NEAREST) == 0
+                target[hidden] = original[hidden]
+
+    def _outline(self, canvas: _Canvas, class_map: UInt8) -> None:
+        height, width = class_map.shape
+        scale = np.array([canvas.width / width, canvas.height / height], np.float32)
+        thickness = max(1, round(canvas.height / 540))
+        present = np.bincount(class_map.ravel(), minlength=256)
+        for class_id in self._things:
+            if present[class_id] == 0:
+                continue
+            # A border of background keeps contours of things that touch the picture's edge closed inside it.
+            mask = (class_map == class_id).view(np.uint8)
+            contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            curves = [
+                _smoothed((contour[:, 0, :].astype(np.float32) + 0.5) * scale)
+                for contour in contours
+                if len(contour) >= 6
+            ]
+            canvas.polylines(curves, self._colors[class_id], thickness)
+
+    def _box(self, canvas: _Canvas, box: Box) -> None:
+        color = self._colors.get(box.class_id) or self.colorimetry.yuv((255, 255, 0))
+        thickness = max(1, round(canvas.height / 400))
+        corners = np.array([[box.x1, box.y1], [box.x2, box.y1], [box.x2, box.y2], [box.x1, box.y2]], np.float32)
+        canvas.polylines([corners - 0.5], color, thickness)
+        size = max(0.35, canvas.height / 1600)
+        number = "" if box.track is None else f" {box.track}"
+        text = f"{box.label}{number} {box.score:.2f}"
+        (width, height), _ = cv2.getTextSize(text, _FONT, size, max(1, round(size * 2)))
+        left, bottom = round(box.x1), round(box.y1)
+        if bottom - height - 6 < 0:
+            bottom = round(box.y1) + height + 6
+        canvas.fill(left, bottom - height - 6, width + 6, height + 6, color)
+        canvas.text(left + 3, bottom - 4, text, self._black if color[0] > 120 else self._white, size)
+
+    def _draw_legend(self, canvas: _Canvas) -> None:
+        size = max(0.35, canvas.height / 1700)
+        line = round(30 * size)
+        names = [info for info in self.classes if self._shown[info.id]]
+        width = round(max(len(info.name) for info in names) * 18 * size) + 2 * line
+        left, top = canvas.width - width, (canvas.height - line * len(names)) // 2
+        canvas.fill(left, top - 6, width, line * len(names) + 12, (self._black, 128, 128))
+        for row, info in enumerate(names):
+            y = top + row * line
+            canvas.fill(left + 6, y + 3, line - 6, line - 6, self.colorimetry.yuv(info.color))
+            canvas.text(left + line + 6, y + line - round(9 * size) - 1, info.name, self._white, size)
+
+
+def _vivid(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The colour at full brightness, for thin lines: dark palette colours vanish on dark pictures."""
+    peak = max(color)
+    if peak == 0:
+        return 255, 255, 255
+    red, green, blue = (round(40 + channel * 215 / peak) for channel in color)
+    return red, green, blue
+
+
+def _smoothed(curve: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A closed curve without the stairs of the class map's pixels: each point the mean of itself and its neighbours."""
+    return ((np.roll(curve, 1, axis=0) + curve * 2 + np.roll(curve, -1, axis=0)) / 4).astype(np.float32)
