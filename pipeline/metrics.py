@@ -1,0 +1,221 @@
+"""Prometheus metrics of a run, in a registry of their own.
+
+The hot path is one dictionary look-up and one addition under prometheus_client's lock: about 1 µs a counter and 2 µs a
+histogram on one core. Label values are bounded: streams, models, stages, reasons and queues are named by the
+configuration or by the code, never by what is in the footage.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+from typing import Literal, Self, TypeVar
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from engines.errors import OutputError
+
+EngineState = Literal["loading", "building", "ready", "failed"]
+ENGINE_STATES: tuple[EngineState, ...] = ("loading", "building", "ready", "failed")
+
+STAGE_BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048)
+"""Seconds; from a blend of a small frame to an engine that warms up."""
+
+AGE_BUCKETS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Seconds; dense where a live frame should be."""
+
+Child = TypeVar("Child", Counter, Gauge, Histogram)
+
+
+class Metrics:
+    """What a run counts and times. Safe to call from any thread.
+
+    Frames decoded = frames emitted + frames dropped, by stream, once a run has drained.
+
+    Example:
+        >>> metrics = Metrics()
+        >>> metrics.decoded("drive")
+        >>> metrics.dropped("drive", "mailbox", "newer")
+        >>> metrics.registry.get_sample_value("roadlens_frames_decoded_total", {"stream": "drive"})
+        1.0
+
+    Attributes:
+        registry: what to scrape; nothing is registered globally.
+    """
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry(auto_describe=True)
+        self._decoded = _by_label(Counter("roadlens_frames_decoded", "Frames decoded.", ("stream",), registry=registry))
+        self._inferred = _by_label(
+            Counter("roadlens_frames_inferred", "Frames a model has looked at.", ("stream", "model"), registry=registry)
+        )
+        self._emitted = _by_label(
+            Counter("roadlens_frames_emitted", "Frames handed to the outputs.", ("stream",), registry=registry)
+        )
+        self._dropped = _by_label(
+            Counter(
+                "roadlens_frames_dropped",
+                "Frames dropped, by the stage that dropped them and why.",
+                ("stream", "stage", "reason"),
+                registry=registry,
+            )
+        )
+        self._decode_errors = _by_label(
+            Counter("roadlens_decode_errors", "Packets or frames that did not decode.", ("stream",), registry=registry)
+        )
+        self._stage = _by_label(
+            Histogram(
+                "roadlens_stage_seconds",
+                "Time a frame (in batch stages: a batch) spends in a stage.",
+                ("stage",),
+                buckets=STAGE_BUCKETS,
+                registry=registry,
+            )
+        )
+        self._age = _by_label(
+            Histogram(
+                "roadlens_frame_age_seconds",
+                "Time from leaving the decoder to being emitted.",
+                ("stream",),
+                buckets=AGE_BUCKETS,
+                registry=registry,
+            )
+        )
+        self._queue_depth = _by_label(
+            Gauge("roadlens_queue_depth", "Items waiting in a queue.", ("stream", "queue"), registry=registry)
+        )
+        self._engine_info = Gauge(
+            "roadlens_engine_info",
+            "1 for the engine that a model runs on.",
+            ("model", "backend", "precision", "device"),
+            registry=registry,
+        )
+        self._engine_state = Gauge(
+            "roadlens_engine_state",
+            "1 for the state that a model's engine is in.",
+            ("model", "state"),
+            registry=registry,
+        )
+        self._encoder_info = Gauge(
+            "roadlens_encoder_info", "1 for the encoder that a stream uses.", ("stream", "encoder"), registry=registry
+        )
+        self._engines: dict[str, tuple[str, str, str, str]] = {}
+        self._encoders: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def decoded(self, stream: str, count: int = 1) -> None:
+        """Frames that left the decoder."""
+        self._decoded(stream).inc(count)
+
+    def inferred(self, stream: str, model: str, count: int = 1) -> None:
+        """Frames that a model has looked at."""
+        self._inferred(stream, model).inc(count)
+
+    def emitted(self, stream: str, count: int = 1) -> None:
+        """Frames handed to the outputs."""
+        self._emitted(stream).inc(count)
+
+    def dropped(self, stream: str, stage: str, reason: str, count: int = 1) -> None:
+        """Frames that a stage dropped, and why. `count` 0 makes the series visible before anything is dropped."""
+        self._dropped(stream, stage, reason).inc(count)
+
+    def decode_error(self, stream: str, count: int = 1) -> None:
+        """Packets or frames that did not decode."""
+        self._decode_errors(stream).inc(count)
+
+    def stage(self, stage: str, seconds: float) -> None:
+        """Time spent in a stage."""
+        self._stage(stage).observe(seconds)
+
+    def age(self, stream: str, seconds: float) -> None:
+        """Age of a frame when it is emitted."""
+        self._age(stream).observe(seconds)
+
+    def queue_depth(self, stream: str, queue: str, depth: int) -> None:
+        """Items waiting in a queue now."""
+        self._queue_depth(stream, queue).set(depth)
+
+    def engine(self, model: str, backend: str, precision: str, device: str, state: EngineState) -> None:
+        """The engine that a model runs on and its state; replaces what was said of that model before."""
+        described = (model, backend, precision, device)
+        with self._lock:
+            before = self._engines.get(model)
+            if before is not None and before != described:
+                self._engine_info.remove(*before)
+            self._engines[model] = described
+            self._engine_info.labels(*described).set(1)
+            for each in ENGINE_STATES:
+                self._engine_state.labels(model, each).set(each == state)
+
+    def encoder(self, stream: str, encoder: str) -> None:
+        """The encoder in use for a stream; replaces the one before."""
+        with self._lock:
+            before = self._encoders.get(stream)
+            if before is not None and before != encoder:
+                self._encoder_info.remove(stream, before)
+            self._encoders[stream] = encoder
+            self._encoder_info.labels(stream, encoder).set(1)
+
+    def serve(self, host: str = "127.0.0.1", port: int = 9464) -> MetricsServer:
+        """Answer Prometheus over HTTP at `http://host:port/metrics` until the returned server is closed.
+
+        Args:
+            host: address to bind; loopback unless told otherwise.
+            port: TCP port; 0 for a free one.
+
+        Raises:
+            OutputError: the address is in use or not of this machine.
+        """
+        try:
+            server, thread = start_http_server(port, host, self.registry)
+        except (OSError, OverflowError) as error:
+            in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            raise OutputError(
+                f"metrics cannot be served at {host}:{port}, which is in use: choose another port or stop that process"
+                if in_use
+                else f"metrics cannot be served at {host}:{port}: {getattr(error, 'strerror', None) or error}"
+            ) from error
+        return MetricsServer(server, thread)
+
+
+class MetricsServer:
+    """A running metrics endpoint.
+
+    Attributes:
+        host, port: where it listens.
+        url: what to scrape.
+    """
+
+    def __init__(self, server: WSGIServer, thread: threading.Thread) -> None:
+        self._server = server
+        self._thread = thread
+        self.host, self.port = str(server.server_address[0]), int(server.server_address[1])
+        self.url = f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}/metrics"
+
+    def close(self) -> None:
+        """Stop listening. Twice is allowed."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _by_label(metric: Child) -> Callable[..., Child]:
+    """The metric's children by label values; `labels()` itself costs more than the observation."""
+    children: dict[tuple[str, ...], Child] = {}
+
+    def child(*values: str) -> Child:
+        found = children.get(values)
+        if found is None:
+            found = children[values] = metric.labels(*values)
+        return found
+
+    return child
