@@ -35,6 +35,7 @@ EndReason = Literal["complete", "stopped", "failed"]
 MAX_SIDE = 16384
 """Largest height or width of a mask in pixels: what a reader will make room for at a stranger's word."""
 
+Name = Annotated[str, msgspec.Meta(min_length=1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE)]
@@ -109,7 +110,7 @@ class AnalysisMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
     """
 
     version: Literal[1] = 1
-    stream: str
+    stream: Name
     sequence: Count
     run: str = ""
     run_start: Count = 0
@@ -142,7 +143,7 @@ class EndMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     """
 
     version: Literal[1] = 1
-    stream: str
+    stream: Name
     sequence: Count
     run: str = ""
     run_start: Count = 0
@@ -154,6 +155,9 @@ class EndMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
 Header = AnalysisMessage | EndMessage
 
 KINDS = ("analysis", "end")
+
+PREFIX = f"roadlens/v{VERSION}/".encode()
+"""What every topic of this version begins with."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,7 +188,7 @@ def topic(stream: str, kind: str = "") -> bytes:
     >>> topic("camera 1/left", "analysis")
     b'roadlens/v1/camera%201%2Fleft/analysis'
     """
-    return f"roadlens/v{VERSION}/{quote(stream, safe='')}/{kind}".encode("ascii")
+    return PREFIX + f"{quote(stream, safe='')}/{kind}".encode("ascii")
 
 
 def from_analysis(analysis: Analysis, sequence: int, *, run: str = "", run_start: int = 0) -> AnalysisMessage:
