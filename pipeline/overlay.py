@@ -103,11 +103,11 @@ class Overlay:
     def __init__(self, style: OverlayStyle, classes: Sequence[ClassInfo], colorimetry: Colorimetry) -> None:
         self.style, self.classes, self.colorimetry = style, tuple(classes), colorimetry
         hidden = set(style.hide)
-        self._table = np.zeros((256, 3), np.uint8)
-        self._table[:] = colorimetry.yuv((128, 128, 128))
+        self._table = np.empty((3, 256), np.uint8)  # a row a plane, a column a class id
+        self._table[:] = np.array(colorimetry.yuv((128, 128, 128)), np.uint8)[:, None]
         self._shown = np.zeros(256, np.uint8)
         for info in self.classes:
-            self._table[info.id] = colorimetry.yuv(info.color)
+            self._table[:, info.id] = colorimetry.yuv(info.color)
             self._shown[info.id] = 0 if info.name in hidden else 255
         self._all_shown = bool(self.classes) and not hidden
         self._colors = {info.id: colorimetry.yuv(_vivid(info.color)) for info in self.classes}
@@ -147,8 +147,9 @@ class Overlay:
         interleaved = source.format.name == "nv12"
         for index in range(len(source.planes)):
             original, target = plane(source, index), plane(result, index)
-            channels = slice(1, 3) if interleaved and index == 1 else index
-            small = np.ascontiguousarray(self._table[:, channels])[class_map]
+            small = cv2.LUT(class_map, self._table[index])
+            if interleaved and index == 1:
+                small = cv2.merge([small, cv2.LUT(class_map, self._table[2])])
             size = (target.shape[1], target.shape[0])
             colors = cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
             cv2.addWeighted(original, 1 - opacity, colors, opacity, 0, dst=target)

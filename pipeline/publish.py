@@ -5,7 +5,7 @@ What is bounded, and by what (imagezmq, Savant and pyzmq users suffer from all t
 - ZeroMQ's own queue by `high_water` messages a peer, set before the bind;
 - the kernel's send buffer by `SEND_BUFFER` bytes: left to itself it grows to megabytes, which is a minute of old
   masks for a reader that is a little too slow;
-- the wait of PUSH by `stop`: it is looked at every `POLL_MS` milliseconds.
+- the wait of PUSH, once `stop` says so, by `linger` seconds.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ PATIENCE = 2.0
 
 
 class Publisher:
-    """A sink that sends every analysis over one ZeroMQ socket. May be called from several threads.
+    """A sink that sends every analysis over one ZeroMQ socket. May be called from several threads, one a stream.
 
     `pub`: any number of subscribers; one that is slow loses messages and sees it by their sequence numbers; nobody
     ever waits. While no one is subscribed, nothing is encoded. `push`: every message goes to exactly one reader;
@@ -62,10 +62,10 @@ class Publisher:
         header: how the headers are written.
         mask: how the class maps are written; `none` leaves them out.
         high_water: messages queued for a peer that does not read.
-        linger: seconds that `close` goes on delivering what is queued: always with `pub`, with `push` only once `stop`
-            says so; until then `push` delivers everything, however long it takes.
-        stop: says whether the run is being stopped; ends every wait within about `POLL_MS` milliseconds. An
-            `Event().is_set` fits.
+        linger: seconds that a run being stopped still waits for readers, over all messages and `close` together; with
+            `pub` also how long `close` delivers what is queued. A run that is not being stopped delivers everything
+            over `push`, however long it takes.
+        stop: says whether the run is being stopped. An `Event().is_set` fits.
         allow_remote: whether an address that other machines can reach may be bound.
         first_sequence: where the numbering of a stream goes on after an interrupted run; 0 for one not named.
         curve_secret_key: the server's secret key (Z85, 40 characters): the socket then speaks CurveZMQ only. It proves
@@ -74,7 +74,7 @@ class Publisher:
     Attributes:
         endpoint: the address bound, with the port that was chosen.
         sent: messages handed to ZeroMQ by stream, ends included.
-        unsent: analyses given up by stream because `stop` came while PUSH waited.
+        unsent: analyses given up by stream because PUSH waited longer than a run being stopped may.
 
     Raises:
         OutputError: the endpoint is malformed, in use, or not of this machine.
@@ -109,6 +109,7 @@ class Publisher:
         self._open: dict[str, None] = {}
         self._dropped: dict[str, int] = {}
         self._subscriptions: set[bytes] = set()
+        self._deadline: float | None = None
         self._lock = threading.Lock()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         # XPUB is PUB that hears who subscribes: without a subscriber no mask need be encoded.
@@ -130,17 +131,17 @@ class Publisher:
         self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def consume(self, analysis: Analysis) -> None:
-        """Send an analysis under the next sequence number of its stream."""
+        """Send an analysis under the next sequence number of its stream; one thread a stream."""
         stream = analysis.frame.stream
         with self._lock:
             sequence, first = self._number(stream)
-            self._next[stream] = sequence + 1
             self._open[stream] = None
             self._dropped[stream] = self._dropped.get(stream, 0) + analysis.dropped_since_last
             if not self._wanted(topic(stream, "analysis")):
                 return
-            message = from_analysis(analysis, sequence, run=self._run, run_start=first)
-            parts = encode(message, analysis.class_map, analysis.classes, header=self._header, mask=self._mask)
+        message = from_analysis(analysis, sequence, run=self._run, run_start=first)
+        parts = encode(message, analysis.class_map, analysis.classes, header=self._header, mask=self._mask)
+        with self._lock:
             if not self._send(message, parts):
                 self.unsent[stream] = self.unsent.get(stream, 0) + 1
 
@@ -154,7 +155,6 @@ class Publisher:
         """
         with self._lock:
             sequence, first = self._number(stream)
-            self._next[stream] = sequence + 1
             self._open.pop(stream, None)
             message = EndMessage(
                 stream=stream,
@@ -193,9 +193,11 @@ class Publisher:
         self.close()
 
     def _number(self, stream: str) -> tuple[int, int]:
-        """The next sequence number of a stream, and the first of this run."""
+        """Take the next sequence number of a stream; and the first of this run."""
         first = self._first.get(stream, 0)
-        return self._next.get(stream, first), first
+        sequence = self._next.get(stream, first)
+        self._next[stream] = sequence + 1
+        return sequence, first
 
     def _wanted(self, subject: bytes) -> bool:
         """Whether anyone would get a message on this topic."""
@@ -216,7 +218,7 @@ class Publisher:
             try:
                 self._socket.send_multipart(parts, zmq.NOBLOCK)
             except zmq.Again:
-                if self._stop():
+                if self._out_of_time():
                     return False
                 if silent and time.monotonic() - began > PATIENCE:
                     log.warning("%s waits for a reader that takes its messages", self.endpoint)
@@ -235,14 +237,17 @@ class Publisher:
         self._socket.close(linger=-1)
         waiting = threading.Thread(target=self._context.term, name=f"linger {self.endpoint}", daemon=True)
         waiting.start()
-        deadline = None
         while waiting.is_alive():
             waiting.join(POLL_MS / 1000)
-            if deadline is None and self._stop():
-                deadline = time.monotonic() + self._linger
-            if deadline is not None and time.monotonic() > deadline and waiting.is_alive():
+            if self._out_of_time() and waiting.is_alive():
                 log.warning("%s was closed before its reader had taken the last messages", self.endpoint)
                 return
+
+    def _out_of_time(self) -> bool:
+        """Whether the run is being stopped and has been for longer than `linger`."""
+        if self._deadline is None and self._stop():
+            self._deadline = time.monotonic() + self._linger
+        return self._deadline is not None and time.monotonic() >= self._deadline
 
 
 def secure(socket: zmq.Socket[bytes], secret_key: str) -> None:

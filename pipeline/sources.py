@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import re
 import time
@@ -23,6 +24,7 @@ from av.video.stream import VideoStream
 from engines.errors import SourceError
 from pipeline.frame import Frame, Mode
 from pipeline.picture import blendable_format, converted, rotated
+from pipeline.synthetic import SCHEME, SyntheticOptions, as_video_frame, parse_synthetic, synthetic_frames
 from pipeline.timeline import Timeline
 
 log = logging.getLogger(__name__)
@@ -99,7 +101,9 @@ class Source(Protocol):
 
 def natural_order(path: Path) -> tuple[tuple[int, int, str], ...]:
     """A sort key under which clip_2 stands before clip_10."""
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path.name.lower()))
+    return tuple(
+        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path.name.lower())
+    )
 
 
 class _Normalizer:
@@ -121,7 +125,9 @@ class _Normalizer:
         if (image.width, image.height, image.format.name) == self.shape:
             return image
         if (image.width, image.height) != (width, height):
-            self._say(f"the picture size changes to {image.width}×{image.height}; frames are scaled to {width}×{height}")
+            self._say(
+                f"the picture size changes to {image.width}×{image.height}; frames are scaled to {width}×{height}"
+            )
         else:
             self._say(f"{image.format.name} pictures are converted to {pixel_format}")
         return converted(image, pixel_format, width, height)
@@ -435,6 +441,90 @@ class ImageSource:
 
     def close(self) -> None:
         """Nothing stays open between pictures."""
+
+
+class SyntheticSource:
+    """A procedural drive as a stream; see `pipeline.synthetic`."""
+
+    mode: Mode = "file"
+
+    def __init__(self, stream_id: str, options: SyntheticOptions) -> None:
+        self.id, self.address, self.options = stream_id, SCHEME, options
+        self.counts = SourceCounts()
+        self._normalize = _Normalizer(stream_id)
+
+    def open(self) -> StreamInfo:
+        options = self.options
+        pixel_format = blendable_format("yuv420p", options.width, options.height)
+        return StreamInfo(
+            options.width, options.height, pixel_format, options.time_base, options.fps, options.frames
+        )
+
+    def __iter__(self) -> Iterator[Frame | AudioPacket]:
+        for drawn in synthetic_frames(self.options):
+            image = self._normalize(as_video_frame(drawn.picture))
+            yield Frame(
+                self.id, drawn.index, drawn.pts, self.options.time_base, time.time(), time.monotonic(), image, 1
+            )
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def resolve_source(address: str, stream_id: str, decode_threads: int = 1, rate: Fraction = Fraction(25)) -> Source:
+    """The source that an address stands for, not yet open.
+
+    A file is a stream; a folder is one too, a trip when it holds clips and a picture a frame when it holds pictures;
+    so is a glob (`'trip/*.mp4'`), quoted so that the shell leaves it alone.
+
+    Raises:
+        SourceError: nothing there, or a folder with neither clips nor pictures, or with both.
+        UsageError: a `synthetic:` address with a wrong key.
+    """
+    if address.startswith(SCHEME):
+        return SyntheticSource(stream_id, parse_synthetic(address))
+    if "://" in address:
+        scheme = address.split("://", 1)[0]
+        raise SourceError(f"{scheme}:// streams are not read yet; give a video file, a folder, a glob or {SCHEME}")
+    path = Path(address).expanduser()
+    if path.is_dir():
+        found = sorted((p for p in path.iterdir() if p.is_file()), key=natural_order)
+    elif path.exists() or not set("*?[") & set(address):
+        found = [path]
+    else:
+        found = sorted((Path(p) for p in glob.glob(str(path)) if Path(p).is_file()), key=natural_order)  # noqa: PTH207  # pathlib globs only below a folder
+        if not found:
+            raise SourceError(f"no file matches {address!r}; check the pattern")
+    pictures = [p for p in found if p.suffix.lower() in IMAGE_SUFFIXES]
+    if path.is_file():
+        return ImageSource(stream_id, pictures, rate) if pictures else ClipSource(stream_id, found, decode_threads)
+    clips = [p for p in found if p.suffix.lower() in VIDEO_SUFFIXES]
+    if pictures and clips:
+        raise SourceError(
+            f"{address} holds {len(clips)} clips and {len(pictures)} pictures; give a glob of the ones that are meant, "
+            f"such as '{address.rstrip('/')}/*{clips[0].suffix}'"
+        )
+    if not pictures and not clips:
+        if path.exists() and path.is_dir():
+            raise SourceError(f"the folder {address} holds neither video clips nor pictures")
+        return ClipSource(stream_id, found, decode_threads)
+    return ImageSource(stream_id, pictures, rate) if pictures else ClipSource(stream_id, clips, decode_threads)
+
+
+def stream_name(address: str) -> str:
+    """A stream id made of an address: the file's or folder's name, without what does not go into names.
+
+    >>> stream_name("trips/Front cam.mp4"), stream_name("clips/*.mp4"), stream_name("synthetic:?seed=3")
+    ('Front-cam', 'clips', 'synthetic')
+    """
+    if address.startswith(SCHEME):
+        return SCHEME.rstrip(":")
+    path = Path(address)
+    if set("*?[") & set(path.name):
+        path = path.parent
+    name = path.resolve().name if path.name in ("", ".", "..") else path.name
+    stem = Path(name).stem if Path(name).suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES else name
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")[:64] or "stream"
 
 
 def _audio_signature(stream: AudioStream) -> str:

@@ -201,7 +201,8 @@ class Subscriber:
 
     def close(self) -> None:
         """Disconnect. Twice is allowed."""
-        self._context.destroy(linger=0)
+        if not self._context.closed:
+            self._context.destroy(linger=0)
 
     def __enter__(self) -> Self:
         return self

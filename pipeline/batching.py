@@ -1,0 +1,60 @@
+"""Which streams' frames go into the next batch, and how long it may wait for more of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+SHORTEST_WINDOW = 0.002
+LONGEST_WINDOW = 0.1
+_SILENT_AFTER = 2.0
+
+
+def batch_window(live_periods: Sequence[float], engine_time: float) -> float:
+    """Seconds a batch may wait for further streams after its first frame is there: the shortest live period less the
+    engine's time, between 2 and 100 ms. A batch never waits for the slowest stream, and not at all for files.
+
+    Args:
+        live_periods: seconds between frames of each live stream that is not silent.
+        engine_time: smoothed seconds the engine takes for a batch.
+
+    >>> batch_window([1 / 30, 1 / 10], 0.012)
+    0.02133333333333333
+    >>> batch_window([], 0.012), batch_window([1 / 30], 0.05), batch_window([1.0], 0.01)
+    (0.0, 0.002, 0.1)
+    """
+    if not live_periods:
+        return 0.0
+    return min(max(min(live_periods) - engine_time, SHORTEST_WINDOW), LONGEST_WINDOW)
+
+
+class ArrivalRate:
+    """The period of a live stream: frames counted over the last seconds, not differences of jittering times."""
+
+    def __init__(self, span: float = 2.0) -> None:
+        self._times: deque[float] = deque()
+        self._span = span
+
+    def arrived(self, now: float) -> None:
+        """A frame came at `now`, seconds on a monotonic clock."""
+        self._times.append(now)
+        while self._times[0] < now - self._span:
+            self._times.popleft()
+
+    def period(self, now: float) -> float | None:
+        """Seconds between frames; None while fewer than two came, or when the stream has been silent for 2 s."""
+        if len(self._times) < 2 or now - self._times[-1] > _SILENT_AFTER:
+            return None
+        return (self._times[-1] - self._times[0]) / (len(self._times) - 1)
+
+
+def round_robin(ready: Sequence[int], start: int, count: int) -> list[int]:
+    """Up to `count` of the streams that are ready, beginning with the first one at or behind `start`.
+
+    With the start moved behind the last one taken, no stream is taken twice before another that was ready once.
+
+    >>> round_robin([0, 1, 2, 4], start=2, count=3)
+    [2, 4, 0]
+    """
+    ordered = [i for i in ready if i >= start] + [i for i in ready if i < start]
+    return ordered[:count]

@@ -1,0 +1,156 @@
+"""What a run is made of: typed YAML, and the same values from the command line."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from engines.errors import UsageError
+from engines.settings import read_yaml, schema
+from pipeline.components import ComponentOptions
+from pipeline.overlay import OverlayStyle
+from pipeline.tracking import TrackingOptions
+from pipeline.video_writer import VideoOptions
+
+Natural = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+StreamId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One stream of footage.
+
+    Attributes:
+        source: a video file, a folder or glob of clips (one trip), a folder of pictures, or `synthetic:?…`.
+        id: name in messages, metrics and output files; made of the source's name when left out.
+        decode_threads: threads of the decoder; 0 lets FFmpeg choose.
+        rate: frames a second of a folder of pictures.
+    """
+
+    source: str
+    id: StreamId | None = None
+    decode_threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 1
+    rate: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 25.0
+
+    def picture_rate(self) -> Fraction:
+        """`rate` as an exact fraction."""
+        return Fraction(self.rate).limit_denominator(1001)
+
+
+class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One model.
+
+    Attributes:
+        model: name of a bundled model, or path of an ONNX file with its spec.
+        precision: of the engine; `auto` takes bf16 where the CPU computes in it.
+        device: `auto`, `cpu`.
+        every: look at every n-th frame of each stream.
+    """
+
+    model: str
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    device: str = "auto"
+    every: Natural = 1
+
+
+class VideoConfig(VideoOptions, frozen=True, forbid_unknown_fields=True):
+    """Overlaid video; `path` is a file for one stream, a folder for several."""
+
+    path: Path | None = None
+
+
+class PublishConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """ZeroMQ messages.
+
+    Attributes:
+        bind: `tcp://127.0.0.1:5555` or `ipc:///path`.
+        pattern: `pub` loses rather than waits; `push` waits rather than loses.
+        header: `msgpack` or `json`.
+        mask: `png`, `rle` or `none`.
+        high_water: messages queued for a peer that does not read.
+        linger: seconds that the end of a stopped run waits for readers.
+        allow_remote: whether an address that other machines reach may be bound.
+    """
+
+    bind: str
+    pattern: Literal["pub", "push"] = "pub"
+    header: Literal["msgpack", "json"] = "msgpack"
+    mask: Literal["png", "rle", "none"] = "png"
+    high_water: Natural = 16
+    linger: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    allow_remote: bool = False
+
+
+class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The Prometheus endpoint."""
+
+    port: Port = 9464
+    host: str = "127.0.0.1"
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A whole run.
+
+    Attributes:
+        streams: what goes in.
+        models: what looks at it; at most one segmenter.
+        boxes: boxes from the segmenter's class map.
+        min_score: smallest score of a localizer's box.
+        tracking: track numbers.
+        overlay: what is drawn.
+        video: overlaid video out.
+        jsonl: JSON lines out: a file for one stream, a folder for several, `-` for standard output.
+        publish: ZeroMQ out, one or more sockets.
+        metrics: Prometheus endpoint.
+        summary: a final JSON summary: a file, or `-` for standard output.
+    """
+
+    streams: tuple[StreamConfig, ...] = ()
+    models: tuple[ModelConfig, ...] = (ModelConfig("cityscapes-unet"),)
+    boxes: ComponentOptions = ComponentOptions()
+    min_score: Share = 0.5
+    tracking: TrackingOptions = TrackingOptions()
+    overlay: OverlayStyle = OverlayStyle()
+    video: VideoConfig = VideoConfig()
+    jsonl: str | None = None
+    publish: tuple[PublishConfig, ...] = ()
+    metrics: MetricsConfig | None = None
+    summary: str | None = None
+
+
+def read_config(path: Path) -> Config:
+    """Read and check a configuration file.
+
+    Raises:
+        UsageError: the file cannot be read, or a key or value is wrong; the sentence names the place.
+    """
+    config = read_yaml(path, Config)
+    check(config, str(path))
+    return config
+
+
+def check(config: Config, where: str) -> None:
+    """What types cannot say.
+
+    Raises:
+        UsageError: two streams with one id, or a model listed twice.
+    """
+    ids = [s.id for s in config.streams if s.id is not None]
+    for name in ids:
+        if ids.count(name) > 1:
+            raise UsageError(f"{where}: the stream id {name!r} is given twice; every stream needs one of its own")
+    names = [m.model for m in config.models]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{where}: the model {name!r} is listed twice; list it once")
+    if config.jsonl == "-" and config.summary == "-":
+        raise UsageError(f"{where}: JSON lines and the summary cannot both go to standard output; give one a file")
+
+
+def config_schema() -> dict[str, object]:
+    """The JSON Schema of a configuration file."""
+    return schema(Config)

@@ -1,0 +1,556 @@
+"""The runtime: it alone owns threads, queues, start, stop and supervision. The stages know nothing of them.
+
+    source ─► decode ─► slot ─► batch ─► engine(s) ─► fuse ─► stages ─► sinks
+    (a thread a stream)      (one thread)         (a thread a stream)
+
+A stream holds at most `credits` frames between the batch and its sinks, so a slow sink stops its own stream and no
+other. Every frame decoded is emitted or counted as dropped, with the stage and the reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from engines.engine import Engine, Prediction
+from engines.errors import RoadlensError
+from pipeline.batching import ArrivalRate, batch_window, round_robin
+from pipeline.frame import Analysis, Frame
+from pipeline.fuse import FuseOptions, Fuser
+from pipeline.metrics import Metrics
+from pipeline.picture import network_input
+from pipeline.slots import Sample, Slot, UInt8
+from pipeline.sources import AudioPacket, Source, StreamInfo
+from pipeline.stageclock import StageClock, StageTime, merged
+
+log = logging.getLogger(__name__)
+
+FILE_SLOT = 4
+"""Decoded frames of a file that wait for the engine."""
+
+CREDITS = 4
+"""Frames of a stream between the batch and its sinks."""
+
+STOP_SECONDS = 5.0
+"""How long a stop may take; what has not stopped by then is named."""
+
+
+class Stage(Protocol):
+    """One's own stage, between fusing and the sinks: a class with this one method."""
+
+    def process(self, analysis: Analysis) -> Analysis:
+        """The analysis to hand on, the given one or another."""
+        ...
+
+
+class Sink(Protocol):
+    """One's own output: a class with this one method. Analyses come in order, from one thread a stream."""
+
+    def consume(self, analysis: Analysis) -> None:
+        """Take an analysis. What waits here holds up its own stream."""
+        ...
+
+
+@runtime_checkable
+class AudioSink(Protocol):
+    """A sink that also wants the sound."""
+
+    def consume_audio(self, item: AudioPacket) -> None:
+        """Take a compressed packet of sound, ahead of the frame that follows it."""
+        ...
+
+
+@runtime_checkable
+class TimedSink(Protocol):
+    """A sink of one stream that times its own parts; the runtime sets `clock` to its stream's before it starts."""
+
+    clock: StageClock
+
+    def consume(self, analysis: Analysis) -> None:
+        """Take an analysis."""
+        ...
+
+
+@runtime_checkable
+class FinishingSink(Protocol):
+    """A sink of one stream that has something to do when the stream has come to its end in order."""
+
+    def finish(self) -> None:
+        """The last analysis has been consumed."""
+        ...
+
+
+@runtime_checkable
+class EndingSink(Protocol):
+    """A sink of several streams that is told when one of them is over."""
+
+    def end(self, stream: str, reason: str = ..., dropped: int | None = ...) -> None:
+        """`stream` is over: `complete`, `stopped` or `failed`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """An engine and its cadence: it looks at every `every`-th frame of each stream."""
+
+    engine: Engine
+    every: int = 1
+
+    @property
+    def name(self) -> str:
+        return self.engine.spec.name
+
+
+@dataclass(slots=True)
+class StreamPlan:
+    """A stream to run: an opened source, its own stages and sinks.
+
+    Attributes:
+        source: already open.
+        info: what opening it said.
+        stages: after fusing, in order.
+        sinks: outputs of this stream and shared ones, in order.
+        first_frame: index of the first frame to analyse; a resumed run skips those before it.
+        first_track: number of the first track.
+    """
+
+    source: Source
+    info: StreamInfo
+    stages: Sequence[Stage] = ()
+    sinks: Sequence[Sink] = ()
+    first_frame: int = 0
+    first_track: int = 1
+
+
+@dataclass(slots=True)
+class StreamCounts:
+    """Where the frames of a stream went: `decoded == emitted + sum(dropped.values())` once the run is over."""
+
+    decoded: int = 0
+    emitted: int = 0
+    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class StreamResult:
+    """How a stream ended: `complete`, `stopped` or `failed`, with the error that ended it."""
+
+    stream: str
+    mode: str
+    counts: StreamCounts
+    reason: str
+    error: Exception | None
+    decode_errors: int
+    skipped_clips: list[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class RunResult:
+    """A run that is over. `stages` sums wall and CPU seconds by stage over all threads of the runtime."""
+
+    streams: list[StreamResult]
+    stages: dict[str, StageTime]
+    seconds: float
+    cpu_seconds: float
+    not_stopped: list[str]
+
+    @property
+    def error(self) -> Exception | None:
+        """The first error of any stream."""
+        return next((s.error for s in self.streams if s.error is not None), None)
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A sample with the predictions it waits for: model name → (batch's future, place in the batch)."""
+
+    sample: Sample
+    predictions: dict[str, tuple[Future[list[Prediction]], int]]
+    submitted: float
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    plan: StreamPlan
+    slot: Slot
+    clock: StageClock
+    emit_clock: StageClock
+    counts: StreamCounts = field(default_factory=StreamCounts)
+    output: queue.SimpleQueue[_Pending | None] = field(default_factory=queue.SimpleQueue)
+    in_flight: int = 0
+    arrivals: ArrivalRate = field(default_factory=ArrivalRate)
+    trailing_audio: list[AudioPacket] = field(default_factory=list)
+    error: Exception | None = None
+    reason: str = "complete"
+    handed_over: bool = False
+
+
+class Runtime:
+    """Runs streams through models into sinks.
+
+    Args:
+        streams: opened sources with their stages and sinks.
+        models: engines; closed by whoever loaded them.
+        fuse: how predictions become boxes and tracks.
+        metrics: where counters and times go; None for none.
+        monotonic: clock in seconds.
+
+    Example:
+        >>> runtime = Runtime([plan], [LoadedModel(engine)])  # doctest: +SKIP
+        >>> runtime.start()  # doctest: +SKIP
+        >>> runtime.wait()  # doctest: +SKIP
+        >>> runtime.result().streams[0].counts.emitted  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        streams: Sequence[StreamPlan],
+        models: Sequence[LoadedModel],
+        fuse: FuseOptions | None = None,
+        metrics: Metrics | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._models = list(models)
+        self._fuse = fuse or FuseOptions()
+        self._metrics = metrics
+        self._monotonic = monotonic
+        self._ready = threading.Condition()
+        observe = metrics.stage if metrics else lambda _stage, _seconds: None
+        self._streams = [
+            _Stream(p, Slot(p.source.mode, FILE_SLOT, self._ready), StageClock(observe), StageClock(observe))
+            for p in streams
+        ]
+        for stream in self._streams:
+            for sink in stream.plan.sinks:
+                if isinstance(sink, TimedSink):
+                    sink.clock = stream.emit_clock
+        self._batch_clock = StageClock(observe)
+        self._max_batch = min((m.engine.max_batch for m in models), default=8)
+        self._engine_free = threading.Semaphore(max(1, min((m.engine.in_flight for m in models), default=8)))
+        self._engine_time = 0.0
+        self._next_stream = 0
+        self._stopping = threading.Event()
+        self._aborting = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._began = self._began_cpu = 0.0
+        self._seconds = self._cpu_seconds = 0.0
+
+    # Start, stop, wait ----------------------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Start all threads."""
+        self._began, self._began_cpu = time.perf_counter(), time.process_time()
+        for stream in self._streams:
+            name = stream.plan.source.id
+            self._threads.append(threading.Thread(target=self._decode, args=(stream,), name=f"decode {name}"))
+            self._threads.append(threading.Thread(target=self._emit, args=(stream,), name=f"emit {name}"))
+        self._threads.append(threading.Thread(target=self._batch, name="batch"))
+        for thread in self._threads:
+            thread.daemon = True  # a read that never returns must not keep the process alive
+            thread.start()
+
+    def stop(self) -> None:
+        """Read no further; what has been read is analysed and written, and the outputs are finished."""
+        self._stopping.set()
+        with self._ready:
+            self._ready.notify_all()
+
+    def abort(self) -> None:
+        """Stop at once: what is under way is dropped and counted."""
+        self._aborting.set()
+        self.stop()
+        for stream in self._streams:
+            stream.slot.close()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run is being stopped."""
+        return self._stopping.is_set()
+
+    @property
+    def aborting(self) -> bool:
+        """Whether the run is being stopped without finishing what is under way."""
+        return self._aborting.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until every stream is over; False when `timeout` seconds passed first."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                return False
+        if not self._seconds:
+            self._seconds = time.perf_counter() - self._began
+            self._cpu_seconds = time.process_time() - self._began_cpu
+        return True
+
+    def close(self) -> None:
+        """Abort what still runs and wait for it, `STOP_SECONDS` at most."""
+        if any(t.is_alive() for t in self._threads):
+            self.abort()
+            if not self.wait(STOP_SECONDS):
+                log.warning("did not stop within %.0f s: %s", STOP_SECONDS, ", ".join(self._alive()))
+
+    def _alive(self) -> list[str]:
+        return [t.name for t in self._threads if t.is_alive()]
+
+    def counts(self) -> dict[str, StreamCounts]:
+        """Frames so far, by stream."""
+        return {s.plan.source.id: s.counts for s in self._streams}
+
+    def result(self) -> RunResult:
+        """How the run went; complete once `wait` has returned True."""
+        clocks = [self._batch_clock]
+        streams = []
+        for s in self._streams:
+            clocks += [s.clock, s.emit_clock]
+            source = s.plan.source
+            streams.append(
+                StreamResult(
+                    source.id, source.mode, s.counts, s.reason, s.error,
+                    source.counts.decode_errors, source.counts.skipped_clips,
+                )
+            )  # fmt: skip
+        return RunResult(streams, merged(clocks), self._seconds, self._cpu_seconds, self._alive())
+
+    # Decode: one thread a stream ------------------------------------------------------------------------------------
+    def _decode(self, stream: _Stream) -> None:
+        source, plan, slot = stream.plan.source, stream.plan, stream.slot
+        audio: list[AudioPacket] = []
+        errors = 0
+        try:
+            items = iter(source)
+            while not self._stopping.is_set():
+                timings: dict[str, float] = {}
+                with stream.clock.measure("decode", timings):
+                    item = next(items, None)
+                if self._metrics and source.counts.decode_errors != errors:
+                    self._metrics.decode_error(source.id, source.counts.decode_errors - errors)
+                    errors = source.counts.decode_errors
+                if item is None:
+                    break
+                if isinstance(item, AudioPacket):
+                    audio.append(item)
+                    continue
+                if item.index < plan.first_frame:
+                    audio.clear()
+                    continue
+                sample = Sample(item, self._inputs(stream, item, timings), audio, timings)
+                audio = []
+                self._count_decoded(stream)
+                before = slot.superseded
+                if not slot.put(sample):
+                    self._count_dropped(stream, 1, "slot", "stopped" if stream.error is None else "failed")
+                    break
+                if self._metrics:
+                    self._metrics.queue_depth(source.id, "slot", len(slot))
+                if slot.superseded != before:
+                    self._count_dropped(stream, slot.superseded - before, "slot", "superseded")
+            if self._stopping.is_set():
+                stream.reason = "stopped"
+        except Exception as error:  # noqa: BLE001  # a stream's failure is its own, whatever it is
+            self._fail(stream, error)
+        finally:
+            stream.trailing_audio = audio
+            source.close()
+            slot.end()
+
+    def _inputs(self, stream: _Stream, frame: Frame, timings: dict[str, float]) -> dict[tuple[int, int], UInt8]:
+        sizes = {(m.engine.spec.height, m.engine.spec.width) for m in self._models if frame.index % m.every == 0}
+        if not sizes:
+            return {}
+        with stream.clock.measure("resize", timings):
+            return {size: network_input(frame.image, *size) for size in sizes}
+
+    # Batch: one thread ----------------------------------------------------------------------------------------------
+    def _batch(self) -> None:
+        try:
+            while True:
+                self._engine_free.acquire()
+                picked = self._pick()
+                if picked is None:
+                    return
+                self._submit(picked)
+        except Exception as error:  # noqa: BLE001  # reported as the streams' error
+            for stream in self._streams:
+                self._fail(stream, error)
+            self.abort()
+        finally:
+            for stream in self._streams:
+                stream.slot.close()
+                self._end_output(stream)
+
+    def _pick(self) -> list[tuple[_Stream, Sample]] | None:
+        """Wait for frames and take those of the next batch; None when every stream is over."""
+        first_ready: float | None = None
+        with self._ready:
+            while True:
+                now = self._monotonic()
+                waiting = [i for i, s in enumerate(self._streams) if len(s.slot)]
+                for stream in self._streams:
+                    if stream.slot.ended and not len(stream.slot):
+                        self._end_output(stream)
+                if not waiting and all(s.slot.ended or s.slot.closed for s in self._streams):
+                    return None
+                ready = [i for i in waiting if self._streams[i].in_flight < CREDITS]
+                if ready:
+                    first_ready = now if first_ready is None else first_ready
+                    left = first_ready + self._window(now) - now
+                    if left <= 0 or len(ready) >= self._max_batch or self._all_there(ready):
+                        return self._take(round_robin(ready, self._next_stream, self._max_batch))
+                    self._ready.wait(left)
+                else:
+                    self._ready.wait()
+
+    def _window(self, now: float) -> float:
+        periods = [s.arrivals.period(now) for s in self._streams if s.slot.mode == "live"]
+        return batch_window([p for p in periods if p is not None], self._engine_time)
+
+    def _all_there(self, ready: list[int]) -> bool:
+        """Whether no further stream could join the batch by waiting: every other one is over or out of credit."""
+        return all(i in ready or s.slot.ended or s.in_flight >= CREDITS for i, s in enumerate(self._streams))
+
+    def _take(self, order: list[int]) -> list[tuple[_Stream, Sample]]:
+        picked = []
+        for i in order:
+            stream = self._streams[i]
+            sample = stream.slot.take()
+            if sample is not None:
+                stream.in_flight += 1
+                if stream.slot.mode == "live":
+                    stream.arrivals.arrived(sample.frame.arrived_at)
+                picked.append((stream, sample))
+        self._next_stream = (order[-1] + 1) % len(self._streams)
+        return picked
+
+    def _submit(self, picked: list[tuple[_Stream, Sample]]) -> None:
+        submitted = time.perf_counter()
+        places: list[dict[str, tuple[Future[list[Prediction]], int]]] = [{} for _ in picked]
+        futures: list[Future[list[Prediction]]] = []
+        with self._batch_clock.measure("submit"):
+            for model in self._models:
+                size = (model.engine.spec.height, model.engine.spec.width)
+                chosen = [k for k, (_, s) in enumerate(picked) if s.frame.index % model.every == 0]
+                if not chosen:
+                    continue
+                future = model.engine.submit([picked[k][1].inputs[size] for k in chosen])
+                futures.append(future)
+                for place, k in enumerate(chosen):
+                    places[k][model.name] = (future, place)
+        if futures:
+            futures[-1].add_done_callback(lambda _: self._engine_done(submitted))
+        else:
+            self._engine_free.release()
+        for (stream, sample), predictions in zip(picked, places, strict=True):
+            stream.output.put(_Pending(sample, predictions, submitted))
+            if self._metrics:
+                self._metrics.queue_depth(stream.plan.source.id, "slot", len(stream.slot))
+                self._metrics.queue_depth(stream.plan.source.id, "emit", stream.in_flight)
+
+    def _engine_done(self, submitted: float) -> None:
+        elapsed = time.perf_counter() - submitted
+        self._engine_time += 0.1 * (elapsed - self._engine_time) if self._engine_time else elapsed
+        self._engine_free.release()
+
+    def _end_output(self, stream: _Stream) -> None:
+        if not stream.handed_over:
+            stream.handed_over = True
+            stream.output.put(None)
+
+    # Emit: one thread a stream --------------------------------------------------------------------------------------
+    def _emit(self, stream: _Stream) -> None:
+        fuser = Fuser([m.engine.spec for m in self._models], self._fuse, stream.plan.first_track)
+        failed = False
+        while (pending := stream.output.get()) is not None:
+            try:
+                if failed or self._aborting.is_set():
+                    self._count_dropped(stream, 1, "emit", "failed" if failed else "stopped")
+                else:
+                    self._emit_one(stream, fuser, pending)
+            except Exception as error:  # noqa: BLE001  # a stream's failure is its own, whatever it is
+                failed = True
+                self._count_dropped(stream, 1, "emit", "failed")
+                self._fail(stream, error)
+            finally:
+                with self._ready:
+                    stream.in_flight -= 1
+                    self._ready.notify_all()
+        self._finish(stream)
+
+    def _emit_one(self, stream: _Stream, fuser: Fuser, pending: _Pending) -> None:
+        sample, clock, timings = pending.sample, stream.emit_clock, pending.sample.timings
+        predictions = {name: future.result()[place] for name, (future, place) in pending.predictions.items()}
+        if predictions:
+            timings["engine"] = (time.perf_counter() - pending.submitted) * 1000
+            if self._metrics:
+                for name in predictions:
+                    self._metrics.inferred(stream.plan.source.id, name)
+        with clock.measure("fuse", timings):
+            analysis = fuser.fuse(sample.frame, stream.slot.mode, predictions)
+        analysis.timings, analysis.dropped_since_last = timings, sample.dropped_before
+        for stage in stream.plan.stages:
+            with clock.measure(type(stage).__name__, timings):
+                analysis = stage.process(analysis)
+        analysis.age = max(0.0, self._monotonic() - sample.frame.arrived_at)
+        for sink in stream.plan.sinks:
+            if isinstance(sink, AudioSink):
+                for item in sample.audio:
+                    sink.consume_audio(item)
+            if isinstance(sink, TimedSink):
+                sink.consume(analysis)
+                continue
+            with clock.measure(type(sink).__name__):
+                sink.consume(analysis)
+        stream.counts.emitted += 1
+        if self._metrics:
+            self._metrics.emitted(stream.plan.source.id)
+            self._metrics.age(stream.plan.source.id, analysis.age)
+
+    def _finish(self, stream: _Stream) -> None:
+        """Close a stream's outputs: finish them when it came to its end in order or was asked to stop."""
+        counts, slot = stream.counts, stream.slot
+        if slot.discarded:
+            self._count_dropped(stream, slot.discarded, "slot", "stopped" if stream.error is None else "failed")
+        orderly = stream.error is None and not self._aborting.is_set()
+        try:
+            for sink in stream.plan.sinks:
+                if orderly and isinstance(sink, AudioSink) and stream.reason == "complete":
+                    for item in stream.trailing_audio:
+                        sink.consume_audio(item)
+                if orderly and isinstance(sink, FinishingSink):
+                    sink.finish()
+        except Exception as error:  # noqa: BLE001  # the last write may fail like any other
+            self._fail(stream, error)
+        if self._aborting.is_set() and stream.error is None:
+            stream.reason = "stopped"
+        for sink in stream.plan.sinks:
+            if isinstance(sink, EndingSink):
+                sink.end(stream.plan.source.id, stream.reason, sum(counts.dropped.values()))
+
+    # Counting -------------------------------------------------------------------------------------------------------
+    def _count_decoded(self, stream: _Stream) -> None:
+        stream.counts.decoded += 1
+        if self._metrics:
+            self._metrics.decoded(stream.plan.source.id)
+
+    def _count_dropped(self, stream: _Stream, count: int, stage: str, reason: str) -> None:
+        stream.counts.dropped[stage, reason] += count
+        if self._metrics:
+            self._metrics.dropped(stream.plan.source.id, stage, reason, count)
+
+    def _fail(self, stream: _Stream, error: Exception) -> None:
+        if stream.error is None:
+            stream.error, stream.reason = error, "failed"
+            if isinstance(error, RoadlensError):
+                log.error("%s: %s", stream.plan.source.id, error)
+            else:
+                log.error("%s: %s: %s", stream.plan.source.id, type(error).__name__, error, exc_info=error)
+        stream.slot.close()
+
+

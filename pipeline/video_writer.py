@@ -1,0 +1,288 @@
+"""Overlaid video out: fragmented MP4 with the input's timestamps and sound, playable whatever kills the process."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import av
+import av.error
+import msgspec
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+
+from engines.errors import OutputError
+from pipeline.fragments import ResumePoint, cut_torn_tail, find_resume_point
+from pipeline.frame import Analysis
+from pipeline.overlay import Overlay, OverlayStyle
+from pipeline.picture import Colorimetry
+from pipeline.sources import AudioPacket, StreamInfo
+from pipeline.stageclock import StageClock
+
+log = logging.getLogger(__name__)
+
+_FRAGMENT_SECONDS = 1
+_KEY_FRAME_SECONDS = 2
+
+_ENCODER_OPTIONS = {
+    "libx264": lambda o: {"preset": o.preset, "crf": str(o.crf)},
+    "h264_nvenc": lambda o: {"preset": "p4", "rc": "vbr", "cq": str(o.crf)},
+}
+
+
+class VideoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How video is encoded.
+
+    Attributes:
+        encoder: `auto` tries NVENC, then x264, by opening them.
+        preset: speed of x264, `ultrafast` to `veryslow`.
+        crf: quality, 0 (lossless) to 51; about 23 looks like the source.
+        threads: of the encoder; 0 lets it choose.
+        audio: whether the sound is copied.
+    """
+
+    encoder: Literal["auto", "libx264", "h264_nvenc"] = "auto"
+    preset: Literal[
+        "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
+    ] = "veryfast"
+    crf: float = 23
+    threads: int = 0
+    audio: bool = True
+
+
+def open_encoder(container: OutputContainer, info: StreamInfo, options: VideoOptions) -> VideoStream:
+    """The first encoder of the wanted ones that opens for this stream, as an open stream of the container.
+
+    Raises:
+        OutputError: none of them does.
+    """
+    names = ("h264_nvenc", "libx264") if options.encoder == "auto" else (options.encoder,)
+    reason = ""
+    for name in names:
+        try:
+            probe = av.CodecContext.create(name, "w")
+            _configure(probe, info, options, name)
+            probe.open()
+        except (av.error.FFmpegError, ValueError, OSError) as error:
+            reason = str(error).split(";", maxsplit=1)[0]
+            log.debug("encoder %s does not open: %s", name, error)
+            continue
+        stream = container.add_stream(name, rate=info.rate)
+        _configure(stream.codec_context, info, options, name)
+        stream.time_base = info.time_base
+        if options.encoder == "auto" and name != names[0]:
+            log.debug("encoder %s is used", name)
+        return stream
+    raise OutputError(
+        f"no encoder opens for {info.width}×{info.height} {info.pixel_format} (tried {', '.join(names)}: {reason})"
+    )
+
+
+def _configure(context: av.VideoCodecContext, info: StreamInfo, options: VideoOptions, name: str) -> None:
+    context.width, context.height, context.pix_fmt = info.width, info.height, info.pixel_format
+    context.time_base, context.framerate = info.time_base, info.rate
+    context.gop_size = max(1, round(_KEY_FRAME_SECONDS * info.rate))
+    context.thread_count = options.threads
+    context.options = _ENCODER_OPTIONS[name](options)
+
+
+class VideoWriter:
+    """A sink that draws the overlay and encodes it.
+
+    While it runs the video is at `<name>.partial.mp4`, in fragments of a second that play wherever the file ends;
+    `finish` gives it its final name. Frames may come in any time base; their times are kept.
+
+    Args:
+        path: final name, `.mp4`.
+        info: the stream.
+        style: the overlay's style.
+        options: the encoder's.
+        resume: where an earlier recording at the partial name goes on; see `VideoWriter.resume_point`.
+
+    Raises:
+        OutputError: the path cannot be written, or no encoder opens.
+    """
+
+    def __init__(
+        self, path: Path, info: StreamInfo, style: OverlayStyle, options: VideoOptions, resume: ResumePoint | None = None
+    ) -> None:
+        self.path, self.partial = path, partial_name(path)
+        self._info, self._style, self._options = info, style, options
+        self._overlay: Overlay | None = None
+        self._audio: dict[int, AudioStream] = {}
+        self._last_audio: dict[int, int] = {}
+        self._last_time: float | None = None
+        self._interval = float(1 / info.rate)
+        self._closed = False
+        self.clock = StageClock()
+        earlier = self.partial.with_name(f"{path.stem}.earlier.mp4")
+        try:
+            if resume is None:
+                earlier.unlink(missing_ok=True)
+            elif not earlier.exists():
+                self.partial.replace(earlier)
+            self._container: OutputContainer = av.open(
+                str(self.partial),
+                "w",
+                format="mp4",
+                options={
+                    # delay_moov keeps the edit list, and with it the exact times of streams with B-frames or sound
+                    # that starts before the picture.
+                    "movflags": "delay_moov+default_base_moof+frag_discont",
+                    "frag_duration": str(_FRAGMENT_SECONDS * 1_000_000),
+                    "flush_packets": "1",
+                },
+            )
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+        try:
+            self._video = open_encoder(self._container, info, options)
+            self.encoder = self._video.codec_context.name
+            self._add_audio()
+            if resume is not None:
+                self._copy_earlier(earlier, resume)
+                earlier.unlink()
+        except BaseException:
+            self._discard()
+            raise
+
+    @staticmethod
+    def resume_point(path: Path, at_most: int | None = None) -> ResumePoint | None:
+        """Where the recording that an earlier, killed run left beside `path` can go on; None without one.
+
+        Args:
+            path: final name.
+            at_most: frames that the other outputs of the run hold; the recording goes on no later.
+        """
+        earlier = path.with_name(f"{path.stem}.earlier.mp4")
+        partial = earlier if earlier.exists() else partial_name(path)
+        if not partial.exists():
+            return None
+        cut_torn_tail(partial)
+        return find_resume_point(partial, at_most)
+
+    def _add_audio(self) -> None:
+        if not self._options.audio:
+            return
+        for track, template in enumerate(self._info.audio):
+            name = template.codec_context.name
+            if name not in self._container.supported_codecs:
+                log.warning("%s: the %s sound track cannot be stored in MP4; it is left out", self.path, name)
+                continue
+            self._audio[track] = self._container.add_stream_from_template(template)
+
+    def _copy_earlier(self, earlier: Path, resume: ResumePoint) -> None:
+        with av.open(str(earlier)) as old:
+            video = old.streams.video[0]
+            self._container.start_encoding()
+            if video.codec_context.extradata != self._video.codec_context.extradata:
+                raise OutputError(
+                    f"{self.partial} was made with other encoder settings or another picture size; resume with the same "
+                    f"ones, or remove {earlier}"
+                )
+            tracks = {s.index: track for track, s in zip(self._audio, old.streams.audio, strict=False)}
+            pictures = 0
+            for packet in old.demux():
+                if packet.pts is None or not packet.size:
+                    continue
+                if packet.stream_index == video.index:
+                    pictures += 1
+                    if pictures > resume.packets:
+                        continue
+                    packet.stream = self._video
+                    self._mux([packet])
+                elif packet.stream_index in tracks and packet.pts * packet.time_base < resume.time:
+                    self.consume_audio(AudioPacket(tracks[packet.stream_index], packet))
+
+    def consume(self, analysis: Analysis) -> None:
+        """Draw and encode one frame.
+
+        Raises:
+            OutputError: the disk is full or the file cannot be written; what was written stays playable.
+        """
+        if self._overlay is None:
+            self._overlay = Overlay(self._style, analysis.classes, Colorimetry.of(analysis.frame.image))
+        with self.clock.measure("overlay"):
+            image = self._overlay.draw(analysis, self._heads_up(analysis) if self._style.heads_up else "")
+        frame = analysis.frame
+        image.pts, image.time_base, image.duration = frame.pts, frame.time_base, frame.duration
+        with self.clock.measure("encode"):
+            self._mux(self._video.encode(image))
+
+    def _heads_up(self, analysis: Analysis) -> str:
+        now = analysis.frame.arrived_at
+        if self._last_time is not None and now > self._last_time:
+            self._interval += 0.1 * (now - self._last_time - self._interval)
+        self._last_time = now
+        rate = 1 / self._interval if self._interval > 0 else 0.0
+        return f"{analysis.frame.stream}  {analysis.frame.time:7.2f} s  {rate:.0f} fps  age {analysis.age * 1000:.0f} ms"
+
+    def consume_audio(self, item: AudioPacket) -> None:
+        """Copy a sound packet; one whose time runs backwards (after a reset of the source's clock) is left out."""
+        stream, packet = self._audio.get(item.track), item.packet
+        if stream is None or packet.dts is None:
+            return
+        if packet.dts <= self._last_audio.get(item.track, packet.dts - 1):
+            return
+        self._last_audio[item.track] = packet.dts
+        packet.stream = stream
+        self._mux([packet])
+
+    def _mux(self, packets: list[av.Packet]) -> None:
+        try:
+            self._container.mux(packets)
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def _failure(self, error: OSError) -> OutputError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return OutputError(f"no space is left to write {self.partial}; what was written up to here plays")
+        return OutputError(f"{self.partial} cannot be written: {error.strerror or error}")
+
+    def finish(self) -> None:
+        """Write what is buffered and give the file its final name.
+
+        Raises:
+            OutputError: the disk is full or the file cannot be written.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            with self.clock.measure("encode"):
+                self._container.mux(self._video.encode(None))
+                self._container.close()
+            self.partial.replace(self.path)
+        except OSError as error:
+            self._abandon()
+            raise self._failure(error) from None
+
+    def close(self) -> None:
+        """Stop without finishing: the partial file stays, cut to its last whole fragment, for `--resume`."""
+        if not self._closed:
+            self._closed = True
+            self._abandon()
+
+    def _abandon(self) -> None:
+        with suppress(OSError):
+            self._container.close()
+        if self.partial.exists():
+            cut_torn_tail(self.partial)
+
+    def _discard(self) -> None:
+        self._closed = True
+        with suppress(OSError):
+            self._container.close()
+        self.partial.unlink(missing_ok=True)
+
+
+def partial_name(path: Path) -> Path:
+    """Where an output is while it is being written: `drive.mp4` → `drive.partial.mp4`."""
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
