@@ -294,10 +294,10 @@ def decode_header(data: bytes) -> Header:
     as_json = data[:1] == b"{"
     try:
         return _FROM_JSON.decode(data) if as_json else _FROM_MSGPACK.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNDECODABLE as error:
         try:
             version = (_VERSION_FROM_JSON if as_json else _VERSION_FROM_MSGPACK).decode(data).version
-        except (msgspec.DecodeError, RecursionError):
+        except _UNDECODABLE:
             version = VERSION
         if version != VERSION:
             raise MessageError(
@@ -425,6 +425,7 @@ class _Versioned(msgspec.Struct):
 
 _FROM_MSGPACK: msgspec.msgpack.Decoder[Header] = msgspec.msgpack.Decoder(AnalysisMessage | EndMessage)
 _FROM_JSON: msgspec.json.Decoder[Header] = msgspec.json.Decoder(AnalysisMessage | EndMessage)
+_UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError)  # bad UTF-8 comes out as a ValueError
 _VERSION_FROM_MSGPACK = msgspec.msgpack.Decoder(_Versioned)
 _VERSION_FROM_JSON = msgspec.json.Decoder(_Versioned)
 _MSGPACK = msgspec.msgpack.Encoder()

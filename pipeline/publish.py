@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 Pattern = Literal["pub", "push"]
 
-SEND_BUFFER = 256 * 1024
+SEND_BUFFER = 64 * 1024
 """Bytes of the kernel's send buffer of one peer."""
 
 POLL_MS = 50
@@ -123,7 +123,7 @@ class Publisher:
             self._socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
             self._socket.setsockopt(zmq.IPV6, 1 if "[" in bindable else 0)
             if curve_secret_key:
-                secure(self._socket, curve_secret_key)
+                _secure(self._socket, curve_secret_key)
             _bind(self._socket, bindable)
         except BaseException:
             self._context.destroy(linger=0)
@@ -250,7 +250,7 @@ class Publisher:
         return self._deadline is not None and time.monotonic() >= self._deadline
 
 
-def secure(socket: zmq.Socket[bytes], secret_key: str) -> None:
+def _secure(socket: zmq.Socket[bytes], secret_key: str) -> None:
     """Make a socket a CurveZMQ server.
 
     Raises:

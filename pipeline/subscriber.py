@@ -15,7 +15,7 @@ from pipeline.messages import KINDS, PREFIX, EndMessage, Header, Received, decod
 
 SubscriberPattern = Literal["sub", "pull"]
 
-RECEIVE_BUFFER = 256 * 1024
+RECEIVE_BUFFER = 64 * 1024
 """Bytes of the kernel's receive buffer: left to itself it grows to megabytes of messages that are old when read."""
 
 
