@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import av
 import cv2
@@ -26,7 +27,9 @@ CHROMA_SHIFT: dict[str, tuple[int, int]] = {
 def plane(image: av.VideoFrame, index: int) -> UInt8:
     """A plane of a picture without copying: (height, width) uint8; the second plane of NV12 is (height, width, 2)."""
     data = image.planes[index]
-    rows = np.frombuffer(data, np.uint8)[: data.line_size * data.height].reshape(data.height, data.line_size)
+    # PyAV's stubs cannot say below Python 3.12 that a plane is a buffer.
+    buffer: UInt8 = np.frombuffer(cast("memoryview[int]", data), np.uint8)
+    rows = buffer[: data.line_size * data.height].reshape(data.height, data.line_size)
     if image.format.name == "nv12" and index == 1:
         return rows[:, : data.width * 2].reshape(data.height, data.width, 2)
     return rows[:, : data.width]

@@ -552,5 +552,3 @@ class Runtime:
             else:
                 log.error("%s: %s: %s", stream.plan.source.id, type(error).__name__, error, exc_info=error)
         stream.slot.close()
-
-

@@ -22,7 +22,7 @@ from pipeline.fuse import FuseOptions
 from pipeline.jsonlines import JsonLines, complete_lines, read_lines, truncate_lines
 from pipeline.metrics import Metrics
 from pipeline.publish import Publisher
-from pipeline.runtime import LoadedModel, Runtime, RunResult, Sink, Stage, StreamPlan
+from pipeline.runtime import LoadedModel, RunResult, Runtime, Sink, Stage, StreamPlan
 from pipeline.sources import Source, StreamInfo, resolve_source, stream_name
 from pipeline.video_writer import VideoWriter, partial_name
 
@@ -132,9 +132,7 @@ class Session:
                 source.close()
                 continue
             files = self._file_sinks(source, info, start)
-            self.plans.append(
-                StreamPlan(source, info, self._stages, [*shared, *files], start.frame, start.track)
-            )
+            self.plans.append(StreamPlan(source, info, self._stages, [*shared, *files], start.frame, start.track))
         fuse = FuseOptions(config.boxes, config.tracking, config.min_score)
         self._runtime = Runtime(self.plans, self.models, fuse, self.metrics)
         self._stack.callback(self._runtime.close)
@@ -205,9 +203,17 @@ class Session:
         for path in self.outputs[source.id]:
             _check_writable(path)
         if not self._resume:
+            if self.outputs[source.id]:
+                _stopped_marker(self.outputs[source.id][0]).unlink(missing_ok=True)
             return _Start()
         if not self.outputs[source.id]:
             raise UsageError("--resume goes on with files; give the -o and --jsonl of the run that was interrupted")
+        if _stopped_marker(self.outputs[source.id][0]).exists():
+            # An interrupted run gave its files their final names; they become partial again.
+            for path in self.outputs[source.id]:
+                if path.exists():
+                    path.replace(partial_name(path))
+            _stopped_marker(self.outputs[source.id][0]).unlink()
         if all(p.exists() and not partial_name(p).exists() for p in self.outputs[source.id]):
             return _Start(complete=True)
         whole = None
@@ -220,7 +226,9 @@ class Session:
             frame = point.frames if point is not None else 0
         track = 1
         if lines is not None and frame:
-            numbers = [b.track for m, _ in zip(read_lines(partial_name(lines)), range(frame), strict=False) for b in m.boxes]
+            numbers = [
+                b.track for m, _ in zip(read_lines(partial_name(lines)), range(frame), strict=False) for b in m.boxes
+            ]
             track = 1 + max((n for n in numbers if n is not None), default=0)
         if frame:
             log.info("%s: going on at frame %d", source.id, frame)
@@ -250,7 +258,12 @@ class Session:
         while not self.runtime.wait(interval):
             poll(self.runtime)
         poll(self.runtime)
-        return self.runtime.result()
+        result = self.runtime.result()
+        for stream in result.streams:
+            files = self.outputs[stream.stream]
+            if stream.reason == "stopped" and files and files[0].exists():
+                _stopped_marker(files[0]).write_text(json.dumps({"frames": stream.counts.emitted}) + "\n")
+        return result
 
     def close(self) -> None:
         """Abort what still runs, close files, sockets and engines. Twice is allowed."""
@@ -290,6 +303,11 @@ def _file_for(path: Path, stream: str, suffix: str, many: bool) -> Path:
     if many:
         raise UsageError(f"{path} is one file, but there are several streams; give a folder, such as -o {path.stem}/")
     return path
+
+
+def _stopped_marker(path: Path) -> Path:
+    """Stands beside a finished file whose run was interrupted, and lets `--resume` go on with it."""
+    return path.with_name(f"{path.name}.stopped")
 
 
 def _check_writable(path: Path) -> None:
@@ -382,5 +400,3 @@ def exit_code(result: RunResult) -> int:
     if error is not None:
         return 1
     return 130 if any(s.reason == "stopped" for s in result.streams) else 0
-
-

@@ -215,15 +215,15 @@ class ClipSource:
             raise SourceError(
                 f"none of the {len(self.paths)} clips of stream {self.id!r} can be used; the first, {name}: {reason}"
             )
-        container, video = self._current()
+        _, video = self._current()
         # The size of what will be yielded is known for sure only from a decoded frame (rotation, cropping).
         upright = self._normalize(first_frame)
         rate = video.average_rate or video.guessed_rate or Fraction(25)
         time_base = cast("Fraction", video.time_base)
         self._timeline = Timeline(time_base, round(1 / rate / time_base))
-        audio = tuple(container.streams.audio)
-        self._audio_layout = tuple(_audio_signature(s) for s in audio)
         self._rewind()
+        audio = tuple(self._current()[0].streams.audio)
+        self._audio_layout = tuple(_audio_signature(s) for s in audio)
         return StreamInfo(
             upright.width, upright.height, upright.format.name, time_base, rate, self._expected_frames(rate), audio
         )
@@ -258,7 +258,7 @@ class ClipSource:
     def _configure(self, video: VideoStream) -> None:
         if self._decode_threads:
             video.thread_count = self._decode_threads
-        video.thread_type = "AUTO"  # type: ignore[assignment]  # PyAV takes the enum's name
+        video.thread_type = "AUTO"
 
     def _rewind(self) -> None:
         """Start the open clip again: what looking at the first frame consumed is read once more."""
@@ -456,9 +456,7 @@ class SyntheticSource:
     def open(self) -> StreamInfo:
         options = self.options
         pixel_format = blendable_format("yuv420p", options.width, options.height)
-        return StreamInfo(
-            options.width, options.height, pixel_format, options.time_base, options.fps, options.frames
-        )
+        return StreamInfo(options.width, options.height, pixel_format, options.time_base, options.fps, options.frames)
 
     def __iter__(self) -> Iterator[Frame | AudioPacket]:
         for drawn in synthetic_frames(self.options):

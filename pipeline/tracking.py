@@ -50,7 +50,8 @@ def iou_matrix(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.flo
     intersection = np.clip(high - low, 0, None).prod(-1)
     area_a, area_b = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(-1), np.clip(b[:, 2:] - b[:, :2], 0, None).prod(-1)
     union = area_a[:, None] + area_b[None, :] - intersection
-    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    result: NDArray[np.float64] = np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+    return result
 
 
 class Tracker:
@@ -92,9 +93,9 @@ class Tracker:
             overlap = iou_matrix(
                 np.stack([t.expected(time) for t in self._tracks]), np.stack([_corners(b) for b in boxes])
             )
-            for i, track in enumerate(self._tracks):
+            for i, known in enumerate(self._tracks):
                 for j, box in enumerate(boxes):
-                    if (track.box.class_id, track.box.origin) != (box.class_id, box.origin):
+                    if (known.box.class_id, known.box.origin) != (box.class_id, box.origin):
                         overlap[i, j] = 0
             taken: set[int] = set()
             for flat in np.argsort(-overlap, axis=None, kind="stable"):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
-from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import av
 import av.error
 import msgspec
 from av.audio.stream import AudioStream
 from av.container import OutputContainer
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from engines.errors import OutputError
@@ -29,11 +31,6 @@ log = logging.getLogger(__name__)
 _FRAGMENT_SECONDS = 1
 _KEY_FRAME_SECONDS = 2
 
-_ENCODER_OPTIONS = {
-    "libx264": lambda o: {"preset": o.preset, "crf": str(o.crf)},
-    "h264_nvenc": lambda o: {"preset": "p4", "rc": "vbr", "cq": str(o.crf)},
-}
-
 
 class VideoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How video is encoded.
@@ -47,9 +44,9 @@ class VideoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     encoder: Literal["auto", "libx264", "h264_nvenc"] = "auto"
-    preset: Literal[
-        "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
-    ] = "veryfast"
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"] = (
+        "veryfast"
+    )
     crf: float = 23
     threads: int = 0
     audio: bool = True
@@ -65,14 +62,14 @@ def open_encoder(container: OutputContainer, info: StreamInfo, options: VideoOpt
     reason = ""
     for name in names:
         try:
-            probe = av.CodecContext.create(name, "w")
+            probe = cast("VideoCodecContext", av.CodecContext.create(name, "w"))
             _configure(probe, info, options, name)
             probe.open()
         except (av.error.FFmpegError, ValueError, OSError) as error:
             reason = str(error).split(";", maxsplit=1)[0]
             log.debug("encoder %s does not open: %s", name, error)
             continue
-        stream = container.add_stream(name, rate=info.rate)
+        stream = cast("VideoStream", container.add_stream(name, rate=info.rate))
         _configure(stream.codec_context, info, options, name)
         stream.time_base = info.time_base
         if options.encoder == "auto" and name != names[0]:
@@ -83,12 +80,15 @@ def open_encoder(container: OutputContainer, info: StreamInfo, options: VideoOpt
     )
 
 
-def _configure(context: av.VideoCodecContext, info: StreamInfo, options: VideoOptions, name: str) -> None:
+def _configure(context: VideoCodecContext, info: StreamInfo, options: VideoOptions, name: str) -> None:
     context.width, context.height, context.pix_fmt = info.width, info.height, info.pixel_format
     context.time_base, context.framerate = info.time_base, info.rate
     context.gop_size = max(1, round(_KEY_FRAME_SECONDS * info.rate))
     context.thread_count = options.threads
-    context.options = _ENCODER_OPTIONS[name](options)
+    if name == "h264_nvenc":
+        context.options = {"preset": "p4", "rc": "vbr", "cq": str(options.crf)}
+    else:
+        context.options = {"preset": options.preset, "crf": str(options.crf)}
 
 
 class VideoWriter:
@@ -109,7 +109,12 @@ class VideoWriter:
     """
 
     def __init__(
-        self, path: Path, info: StreamInfo, style: OverlayStyle, options: VideoOptions, resume: ResumePoint | None = None
+        self,
+        path: Path,
+        info: StreamInfo,
+        style: OverlayStyle,
+        options: VideoOptions,
+        resume: ResumePoint | None = None,
     ) -> None:
         self.path, self.partial = path, partial_name(path)
         self._info, self._style, self._options = info, style, options
@@ -197,7 +202,7 @@ class VideoWriter:
                     packet.stream = self._video
                     self._mux([packet])
                 elif packet.stream_index in tracks and packet.pts * packet.time_base < resume.time:
-                    self.consume_audio(AudioPacket(tracks[packet.stream_index], packet))
+                    self.consume_audio(AudioPacket(tracks[packet.stream_index], cast("Packet[AudioStream]", packet)))
 
     def consume(self, analysis: Analysis) -> None:
         """Draw and encode one frame.
@@ -220,7 +225,9 @@ class VideoWriter:
             self._interval += 0.1 * (now - self._last_time - self._interval)
         self._last_time = now
         rate = 1 / self._interval if self._interval > 0 else 0.0
-        return f"{analysis.frame.stream}  {analysis.frame.time:7.2f} s  {rate:.0f} fps  age {analysis.age * 1000:.0f} ms"
+        return (
+            f"{analysis.frame.stream}  {analysis.frame.time:7.2f} s  {rate:.0f} fps  age {analysis.age * 1000:.0f} ms"
+        )
 
     def consume_audio(self, item: AudioPacket) -> None:
         """Copy a sound packet; one whose time runs backwards (after a reset of the source's clock) is left out."""
@@ -233,7 +240,7 @@ class VideoWriter:
         packet.stream = stream
         self._mux([packet])
 
-    def _mux(self, packets: list[av.Packet]) -> None:
+    def _mux(self, packets: Sequence[Packet[Any]]) -> None:
         try:
             self._container.mux(packets)
         except OSError as error:
@@ -284,5 +291,3 @@ class VideoWriter:
 def partial_name(path: Path) -> Path:
     """Where an output is while it is being written: `drive.mp4` → `drive.partial.mp4`."""
     return path.with_name(f"{path.stem}.partial{path.suffix}")
-
-

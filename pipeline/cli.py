@@ -1,0 +1,254 @@
+"""The command `roadlens`.
+
+Only typer is imported here; FFmpeg, OpenCV and OpenVINO are loaded by the command that needs them.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engines.errors import RoadlensError, UsageError
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+EXIT_CODES = """Exit codes: 0 done · 1 unexpected · 2 wrong command line or configuration · 3 source · 4 model · 5 output ·
+6 a check did not pass · 130 interrupted."""
+
+app = typer.Typer(
+    name="roadlens",
+    help="Driving footage in; overlaid video, messages and metrics out.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+config_app = typer.Typer(help="Check a configuration file, or print its JSON Schema.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"roadlens {version('roadlens')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version_flag: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Driving footage in; overlaid video, messages and metrics out."""
+
+
+@app.command(epilog=EXIT_CODES)
+def run(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE…",
+            help="Video files, folders or quoted globs of clips (one trip each), folders of pictures, synthetic:",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file; what is on the command line comes on top.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Overlaid video: a .mp4, or a folder for several streams.")
+    ] = None,
+    jsonl: Annotated[str | None, typer.Option(help="JSON lines: a .jsonl, a folder, or - for standard output.")] = None,
+    pub: Annotated[list[str] | None, typer.Option(help="ZeroMQ PUB address: loses rather than waits.")] = None,
+    push: Annotated[list[str] | None, typer.Option(help="ZeroMQ PUSH address: waits rather than loses.")] = None,
+    metrics: Annotated[str | None, typer.Option(metavar="[HOST:]PORT", help="Prometheus endpoint.")] = None,
+    summary: Annotated[str | None, typer.Option(help="Final JSON summary: a file, or -.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[:EVERY]", help="Bundled name or .onnx; :3 looks at every third frame. Repeatable."),
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or int8.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run was killed.")] = False,
+    opacity: Annotated[float | None, typer.Option(min=0, max=1, help="Of the class colours.")] = None,
+    legend: Annotated[bool | None, typer.Option(help="Draw the legend.")] = None,
+    heads_up: Annotated[bool | None, typer.Option(help="Draw stream, time, fps and frame age.")] = None,
+    boxes: Annotated[bool | None, typer.Option(help="Draw boxes.")] = None,
+    outlines: Annotated[bool | None, typer.Option(help="Draw outlines of things.")] = None,
+    hide: Annotated[list[str] | None, typer.Option(help="A class that is not coloured. Repeatable.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Of x264: ultrafast to veryslow.")] = None,
+    crf: Annotated[float | None, typer.Option(min=0, max=51, help="Quality of the video; less is better.")] = None,
+    encoder: Annotated[str | None, typer.Option(help="auto, libx264 or h264_nvenc.")] = None,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
+) -> None:
+    """Analyse footage: overlaid video, JSON lines, ZeroMQ messages, metrics, in any combination."""
+    values: dict[str, Any] = {
+        "video": {"path": output, "preset": preset, "crf": crf, "encoder": encoder},
+        "overlay": {
+            "opacity": opacity, "legend": legend, "heads_up": heads_up, "boxes": boxes, "outlines": outlines,
+            "hide": tuple(hide) if hide else None,
+        },
+        "jsonl": jsonl,
+        "summary": summary,
+    }  # fmt: skip
+    settings = _configured(config, values)
+    settings = _with_lists(settings, sources or [], model or [], precision, pub or [], push or [], metrics)
+    if settings.video.path is None and settings.jsonl is None and not settings.publish and settings.summary is None:
+        raise UsageError("nothing would come out: give -o video.mp4, --jsonl, --pub, --push or --summary")
+    from pipeline.console import run_session
+
+    raise typer.Exit(run_session(settings, resume=resume, verbose=verbose))
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("roadlens-demo"),
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="Length of the drive.")] = 10.0,
+    model: Annotated[str, typer.Option(help="Bundled name or .onnx.")] = "cityscapes-unet",
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
+) -> None:
+    """Analyse a synthetic drive: a first look without any footage of one's own."""
+    from pipeline.config import Config, ModelConfig, StreamConfig, VideoConfig
+    from pipeline.console import run_session
+    from pipeline.overlay import OverlayStyle
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the folder {folder} cannot be made: {error.strerror}; give another with -o") from None
+    settings = Config(
+        streams=(StreamConfig(f"synthetic:?seconds={seconds:g}", "demo"),),
+        models=(ModelConfig(model),),
+        overlay=OverlayStyle(legend=True, heads_up=True),
+        video=VideoConfig(path=folder / "demo.mp4"),
+        jsonl=str(folder / "demo.jsonl"),
+        summary=str(folder / "summary.json"),
+    )
+    raise typer.Exit(run_session(settings, verbose=verbose))
+
+
+@config_app.command("check")
+def config_check(file: Annotated[Path, typer.Argument(help="YAML file.")]) -> None:
+    """Say whether a configuration file is right, and where it is not."""
+    from pipeline.config import read_config
+
+    settings = read_config(file)
+    typer.echo(f"{file} is right: {len(settings.streams)} streams, {len(settings.models)} models")
+
+
+@config_app.command("schema")
+def config_schema() -> None:
+    """Print the JSON Schema of configuration files, for editors."""
+    import json
+
+    from pipeline import config
+
+    typer.echo(json.dumps(config.config_schema(), indent=2))
+
+
+def _configured(path: Path | None, values: dict[str, Any]) -> Config:
+    """The configuration file with what the command line gave (not None) on top."""
+    import msgspec
+
+    from engines.settings import decode
+    from pipeline.config import Config, read_config
+
+    settings = read_config(path) if path is not None else Config()
+    merged = msgspec.to_builtins(settings, builtin_types=(Path,))
+    for key, value in values.items():
+        if isinstance(value, dict):
+            merged[key].update({k: v for k, v in value.items() if v is not None})
+        elif value is not None:
+            merged[key] = value
+    return decode(merged, Config, "the command line")
+
+
+def _with_lists(
+    settings: Config,
+    sources: list[str],
+    models: list[str],
+    precision: str | None,
+    pub: list[str],
+    push: list[str],
+    metrics: str | None,
+) -> Config:
+    import msgspec
+
+    from engines.settings import decode
+    from pipeline.config import MetricsConfig, ModelConfig, PublishConfig, StreamConfig, check
+
+    changes: dict[str, Any] = {"streams": (*settings.streams, *(StreamConfig(s) for s in sources))}
+    if models:
+        changes["models"] = tuple(_model(text) for text in models)
+    if precision is not None:
+        chosen = changes.get("models", settings.models)
+        changes["models"] = tuple(
+            decode({**msgspec.to_builtins(m), "precision": precision}, ModelConfig, "--precision") for m in chosen
+        )
+    published = [PublishConfig(a) for a in pub] + [PublishConfig(a, "push") for a in push]
+    changes["publish"] = (*settings.publish, *published)
+    if metrics is not None:
+        host, _, port = metrics.rpartition(":")
+        if not port.isdigit():
+            raise UsageError(f"--metrics takes a port, or host:port such as 127.0.0.1:9464, not {metrics!r}")
+        changes["metrics"] = decode({"port": int(port), "host": host or "127.0.0.1"}, MetricsConfig, "--metrics")
+    result: Config = msgspec.structs.replace(settings, **changes)
+    check(result, "the command line")
+    return result
+
+
+def _model(text: str) -> Any:
+    from pipeline.config import ModelConfig
+
+    name, colon, every = text.rpartition(":")
+    if colon and every.isdigit():
+        if int(every) < 1:
+            raise UsageError(f"--model {text}: a model looks at every frame (1) or every n-th, not every {every}-th")
+        return ModelConfig(name, every=int(every))
+    return ModelConfig(text)
+
+
+def _add_commands() -> None:
+    """Mount the commands that the packages declare in the entry-point group `roadlens.commands`."""
+    from pipeline.subscribe_command import subscribe
+
+    app.command("subscribe")(subscribe)
+    for point in sorted(entry_points(group="roadlens.commands"), key=lambda p: p.name):
+        command = point.load()
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=point.name)
+        else:
+            app.command(point.name)(command)
+
+
+def main() -> None:
+    """Run the command; a user's mistake ends in one line and its exit code, never in a traceback."""
+    _add_commands()
+    try:
+        code = app(standalone_mode=False)
+    except RoadlensError as error:
+        print(f"roadlens: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of standard output is gone (`| head`): nothing more can be said to it.
+        sys.stderr.close()
+        sys.exit(141)
+    except Exception as error:
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()  # a usage error of click's: it prints the usage and one sentence
+        sys.exit(getattr(error, "exit_code", 2))
+    finally:
+        logging.shutdown()
+    sys.exit(code or 0)
+
+
+if __name__ == "__main__":
+    main()
