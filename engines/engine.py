@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.spec import ModelSpec
+
+Precision = Literal["auto", "fp32", "bf16", "int8"]
+"""What may be asked of an engine; `auto` is the fastest one that the CPU has without a quantised file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -209,7 +209,7 @@ def test_nearest(word: str, found: str | None) -> None:
 
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cn", "Zl", "Zp"]), max_size=8)
-_SCALARS = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False, width=32) | _TEXT
+_SCALARS = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False, allow_infinity=False) | _TEXT
 _KEYS = st.sampled_from(["streams", "outputs", "weights", "rate", "kind", "uri", "port", "car"]) | _TEXT
 _TREES = st.recursive(
     _SCALARS,
@@ -227,5 +227,5 @@ def test_anything_is_either_read_or_one_sentence(tree: object) -> None:
 @given(_TREES)
 def test_json_is_yaml(tree: object) -> None:
     """YAML 1.2 contains JSON, so an independent writer's text is read back as the value it came from."""
-    document = json.dumps(tree, ensure_ascii=False).replace("Infinity", ".inf")
+    document = json.dumps(tree, ensure_ascii=False)
     assert parse_scalar(document) == tree

@@ -1,0 +1,50 @@
+"""The models that come with the package: `<name>.onnx`, its quantised twin `<name>.int8.onnx`, a card beside each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engines.errors import ModelError
+from engines.settings import nearest
+
+FOLDER = Path(__file__).parent
+
+
+def names(folder: Path = FOLDER) -> list[str]:
+    """The names that `resolve` knows, sorted."""
+    return sorted(path.name.removesuffix(".onnx") for path in folder.glob("*.onnx") if not is_int8_file(path))
+
+
+def resolve(model: str | Path, folder: Path = FOLDER) -> Path:
+    """The file of a model given by name or by path.
+
+    A `Path`, and text that ends in `.onnx` or has a folder in it, is a path; any other text is a name.
+
+    Raises:
+        ModelError: no bundled model has that name (the sentence gives the nearest one and all there are), or there is
+            no file at that path.
+    """
+    path = Path(model)
+    if isinstance(model, Path) or path.suffix == ".onnx" or len(path.parts) > 1:
+        if not path.is_file():
+            raise ModelError(f"There is no model file {path}; give the path of an ONNX file or the name of a model.")
+        return path
+    known = names(folder)
+    if model in known:
+        return folder / f"{model}.onnx"
+    if path.is_file():
+        raise ModelError(f"{model} is no ONNX file; give a file that ends in .onnx, or the name of a model.")
+    close = nearest(model, known)
+    meant = f"the nearest is `{close}`, " if close else ""
+    have = f"the bundled models are {', '.join(known)}" if known else "this installation has no bundled models"
+    raise ModelError(f"There is no model `{model}`; {meant}{have} (or give the path of an ONNX file).")
+
+
+def is_int8_file(path: Path) -> bool:
+    """Whether a file is named as a quantised twin."""
+    return path.name.endswith(".int8.onnx")
+
+
+def int8_file(path: Path) -> Path:
+    """Where the quantised twin of a model file lies: `drive.onnx` → `drive.int8.onnx`."""
+    return path if is_int8_file(path) else path.with_suffix(".int8.onnx")

@@ -1,0 +1,235 @@
+"""OpenVINO: the engine of machines without an NVIDIA GPU.
+
+Settings that were measured (2 cores of an AMD EPYC with AVX512-BF16, OpenVINO 2026.4, U-Net over MobileNetV2 at
+512×256 in bf16 unless said, beside a training job that wanted both cores too):
+
+- The latency hint (one stream over all cores), two requests in flight: 27.8 ms a picture; the throughput hint 27.7,
+  but its single request takes 29 to 46 ms.
+- No pinning of threads to cores: 27.8 ms where OpenVINO's default takes 30.7, and 12 % less CPU time. A pinned
+  thread waits for its core while a decoder or encoder has it; ours may move.
+- A dynamic batch costs 0.5 to 0.9 ms of shape arithmetic a request against a static one (256×256: 15.0 against 14.2 ms
+  a picture at batch 1, 14.6 against 14.0 at 2, 14.6 against 14.3 at 4). Static models for every size would take 50 to
+  110 MB and a stop of 0.2 to 0.4 s each when its size first occurs, so: static where `max_batch` is 1, else dynamic.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self
+
+import cv2
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from engines.engine import Precision, Prediction
+from engines.errors import ModelError
+from engines.spec import ModelSpec, OutputRole, read_spec
+
+
+class OpenVINOEngine:
+    """A model on the CPU; see `engines.engine.Engine` for the contract.
+
+    Every request has its own input memory, so `submit` copies the pictures (0.2 MB each) and never allocates; every
+    prediction is a copy that the caller owns. Use it as a context manager, or call `close`.
+    """
+
+    backend = "openvino"
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        precision: Precision = "auto",
+        max_batch: int = 8,
+        in_flight: int = 2,
+        threads: int | None = None,
+    ) -> None:
+        """Compile a model file.
+
+        Args:
+            path: the ONNX file.
+            precision: `auto` is int8 for a quantised file, else bf16 where the CPU computes in it, else fp32.
+            max_batch: most pictures a request; 1 is a little faster for single pictures.
+            in_flight: requests computed or waiting at once. With two the next starts while Python collects the last.
+            threads: threads to compute with; None leaves the number to OpenVINO (all cores).
+
+        Raises:
+            ModelError: the file is not a model of the house, OpenVINO cannot compile it, or the file or this CPU does
+                not go with the precision.
+            ValueError: a number below 1.
+        """
+        for name, number in (("max_batch", max_batch), ("in_flight", in_flight), ("threads", threads)):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} is {number}; wanted is at least 1")
+        self.spec: ModelSpec = read_spec(path)
+        core = ov.Core()
+        self.device: str = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
+        has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.precision: str = _choose_precision(precision, self.spec, path, has_bf16)
+        self.max_batch: int = max_batch
+        self.in_flight: int = in_flight
+        self.threads: int | None = threads
+
+        properties: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,
+            # What an int8 file leaves unquantised is computed in bf16 where there is bf16.
+            "INFERENCE_PRECISION_HINT": "f32" if self.precision == "fp32" or not has_bf16 else "bf16",
+        }
+        if threads is not None:
+            properties["INFERENCE_NUM_THREADS"] = threads
+        height, width = self.spec.height, self.spec.width
+        try:
+            model = core.read_model(path)
+            batch = 1 if max_batch == 1 else ov.Dimension(1, max_batch)
+            model.reshape(ov.PartialShape([batch, height, width, 3]))
+            self._compiled = core.compile_model(model, "CPU", properties)
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO cannot compile {path} ({_last_line(error)}); export the model again.") from None
+
+        outputs = {role: self._compiled.output(name).index for role, name in self.spec.outputs.items()}
+        self._free: SimpleQueue[_Slot] = SimpleQueue()
+        for _ in range(in_flight):
+            self._free.put(_Slot(self._compiled.create_infer_request(), max_batch, height, width))
+        self._flights: SimpleQueue[_Flight | None] = SimpleQueue()
+        self._closed = False
+        # The collector knows the queues and not the engine, so a forgotten engine is freed and ends its thread.
+        self._collector = threading.Thread(
+            target=_collect, args=(self._flights, self._free, outputs), name=f"openvino-{self.spec.name}", daemon=True
+        )
+        self._collector.start()
+        self._end = weakref.finalize(self, self._flights.put, None)
+
+    def submit(self, images: Sequence[NDArray[np.uint8]]) -> Future[list[Prediction]]:
+        if self._closed:
+            raise RuntimeError("this engine is closed")
+        if not 1 <= len(images) <= self.max_batch:
+            raise ValueError(f"a batch of {len(images)} pictures; wanted are 1 to {self.max_batch}")
+        wanted = (self.spec.height, self.spec.width, 3)
+        for image in images:
+            if image.shape != wanted or image.dtype != np.uint8:
+                raise ValueError(f"a picture of {image.dtype} {image.shape}; wanted is uint8 {wanted}")
+        flight = _Flight(self._free.get(), Future(), len(images))
+        flight.future.set_running_or_notify_cancel()
+        try:
+            flight.slot.start(images)
+        except RuntimeError as error:
+            flight.error = error
+        self._flights.put(flight)
+        return flight.future
+
+    def __call__(self, image: NDArray[np.uint8]) -> Prediction:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+            raise ValueError(f"a picture of {image.dtype} {image.shape}; wanted is uint8 (h, w, 3)")
+        return self.submit([squash(image, self.spec.height, self.spec.width)]).result()[0]
+
+    def close(self) -> None:
+        self._closed = True
+        self._end()
+        self._collector.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def squash(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
+    """Resize a whole picture, (h, w, 3) → (height, width, 3), without keeping its aspect.
+
+    By area where it shrinks in both directions (each source pixel counts once: no aliasing), else bilinear.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = image.shape[0] >= height and image.shape[1] >= width
+    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+class _Slot:
+    """One infer request and its input memory.
+
+    The memory lives as long as the request, and every batch size has one tensor over it: OpenVINO 2026.4 corrupts its
+    heap when a dynamic model's request changes from its own input tensor to a shared one that is freed later.
+    """
+
+    def __init__(self, request: ov.InferRequest, max_batch: int, height: int, width: int) -> None:
+        self.request = request
+        self._memory = np.empty((max_batch, height, width, 3), np.uint8)
+        self._tensors = [ov.Tensor(self._memory[: n + 1], shared_memory=True) for n in range(max_batch)]
+
+    def start(self, images: Sequence[NDArray[np.uint8]]) -> None:
+        for place, image in zip(self._memory, images, strict=False):
+            np.copyto(place, image)
+        self.request.set_input_tensor(self._tensors[len(images) - 1])
+        self.request.start_async()
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A request on its way."""
+
+    slot: _Slot
+    future: Future[list[Prediction]]
+    count: int
+    error: Exception | None = None
+
+
+def _collect(flights: SimpleQueue[_Flight | None], free: SimpleQueue[_Slot], outputs: dict[OutputRole, int]) -> None:
+    """Resolve flights in the order they were submitted, until None comes."""
+    while (flight := flights.get()) is not None:
+        slot, predictions, error = flight.slot, None, flight.error
+        if error is None:
+            try:
+                slot.request.wait()
+                arrays = {role: slot.request.get_output_tensor(index).data.copy() for role, index in outputs.items()}
+                predictions = _split(arrays, flight.count)
+            except Exception as raised:  # noqa: BLE001 - whatever it is, it belongs to whoever holds the future
+                error = raised
+        free.put(slot)  # before the future: whoever waits for it may submit at once
+        if error is not None:
+            flight.future.set_exception(error)
+        elif predictions is not None:
+            flight.future.set_result(predictions)
+        # Nothing of this flight may stay alive while the thread waits for the next.
+        del flight, slot, predictions, error
+
+
+def _split(arrays: dict[OutputRole, NDArray[Any]], count: int) -> list[Prediction]:
+    """A batch's outputs, picture by picture."""
+    if "boxes" in arrays and "labels" not in arrays:
+        arrays["labels"] = np.zeros(arrays["scores"].shape, np.int32)
+    return [Prediction(**{role: array[i] for role, array in arrays.items()}) for i in range(count)]
+
+
+def _choose_precision(asked: Precision, spec: ModelSpec, path: Path, has_bf16: bool) -> str:
+    if spec.precision == "int8":
+        if asked in {"auto", "int8"}:
+            return "int8"
+        raise ModelError(f"{path} is quantised to int8 and cannot run in {asked}; give the file it was made from.")
+    if asked == "int8":
+        raise ModelError(
+            f"{path} is not quantised ({spec.precision}); make an int8 file of it with `roadlens models quantize`."
+        )
+    if asked == "bf16" and not has_bf16:
+        raise ModelError("This CPU does not compute in bf16 (no AVX512-BF16 or AMX); use precision fp32, int8 or auto.")
+    if asked == "auto":
+        return "bf16" if has_bf16 else "fp32"
+    return asked
+
+
+def _last_line(error: Exception) -> str:
+    """OpenVINO's reason; it stands last, after the places in its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].rstrip(".") if lines else type(error).__name__
