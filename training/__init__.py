@@ -1,0 +1,1 @@
+"""Offline: data sets, models, losses, one training loop, evaluation, export."""

@@ -44,6 +44,19 @@ def lovasz_softmax(logits: Tensor, target: Tensor) -> Tensor:
     return torch.stack(losses).mean()
 
 
+def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor) -> Tensor:
+    """Weighted cross-entropy, averaged by weight over the labelled pixels; 0 (not NaN) when nothing is labelled.
+
+    Args:
+        logits: (N, C, H, W) float.
+        target: (N, H, W) int64, 255 ignored.
+        class_weights: (C,) float32.
+    """
+    if bool((target == IGNORE).all()):
+        return logits.sum() * 0
+    return F.cross_entropy(logits.float(), target, weight=class_weights, ignore_index=IGNORE)
+
+
 def segmentation_loss(
     logits: Tensor, target: Tensor, class_weights: Tensor, lovasz_weight: float, phase: tuple[int, int], stride: int = 4
 ) -> Tensor:
@@ -60,11 +73,29 @@ def segmentation_loss(
         phase: (row, column) offset of the sample, each below `stride`.
         stride: distance of the sample's pixels.
     """
-    loss = F.cross_entropy(logits.float(), target, weight=class_weights, ignore_index=IGNORE)
+    loss = cross_entropy(logits, target, class_weights)
     if lovasz_weight:
         y, x = phase
-        loss = loss + lovasz_weight * lovasz_softmax(logits[:, :, y::stride, x::stride], target[:, y::stride, x::stride])
+        loss = loss + lovasz_weight * lovasz_softmax(
+            logits[:, :, y::stride, x::stride], target[:, y::stride, x::stride]
+        )
     return loss
+
+
+def auxiliary_loss(scores: Tensor, target: Tensor, class_weights: Tensor, stride: int = 4) -> Tensor:
+    """Weighted cross-entropy of a coarse head, at 1/`stride` of the labels' resolution.
+
+    The scores are interpolated to that size; at full size this term would cost more than the head itself.
+
+    Args:
+        scores: (N, C, h, w) float, any h and w.
+        target: (N, H, W) int64, 255 ignored.
+        class_weights: (C,) float32.
+        stride: distance of the label pixels that are looked at.
+    """
+    labels = target[:, stride // 2 :: stride, stride // 2 :: stride]
+    scores = F.interpolate(scores.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    return cross_entropy(scores, labels, class_weights)
 
 
 def class_balance(frequencies: Tensor, power: float, limit: float) -> Tensor:

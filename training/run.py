@@ -1,84 +1,190 @@
-"""One training loop for every task: seeds, trainer, checkpoints, a plain `metrics.jsonl`."""
+"""One training loop for every task: seeds, trainer, checkpoints, TensorBoard and a plain `metrics.jsonl`."""
 
 from __future__ import annotations
 
 import json
+import logging
 import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor
+import yaml
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from engines.classes import CITYSCAPES_CLASSES
+from engines.errors import OutputError, UsageError
+from training.checkpoint import AtomicCheckpointIO, check_same_recipe
 from training.data.cityscapes_pairs import load_pairs
+from training.models import build_model
 from training.models.encoder import load_encoder
-from training.models.unet import UNet
-from training.recipe import Recipe
+from training.recipe import Recipe, recipe_as_dict
 from training.segmentation import SegmentationTask
+
+LAST = "last.ckpt"
+"""The newest checkpoint of a run, the one `--resume` goes on from."""
+
+BEST = "best.ckpt"
+"""The checkpoint with the highest mean IoU on `dev`."""
 
 
 class Journal(L.Callback):
-    """Appends a JSON line to `metrics.jsonl` every `every` steps and at each evaluation, and prints it."""
+    """Appends a JSON line to `metrics.jsonl` every `every` steps and at each evaluation, and says it in words.
 
-    def __init__(self, path: Path, total: int, batch: int, every: int = 50) -> None:
-        self.path, self.total, self.batch, self.every = path, total, batch, every
+    A run that goes on from step k first drops the lines behind k: those steps will be done again.
+    """
+
+    def __init__(
+        self, path: Path, total: int, batch: int, say: Callable[[str], None] = print, every: int = 50,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.path, self.total, self.batch, self.say, self.every, self.clock = path, total, batch, say, every, clock
         self._last: tuple[int, float] | None = None
+
+    @rank_zero_only
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        kept = [line for line in lines if _step_of(line) <= trainer.global_step]
+        self.path.write_text("".join(line + "\n" for line in kept))
+        self._last = (trainer.global_step, self.clock())
 
     def _write(self, record: dict[str, Any]) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps(record) + "\n")
-        print(json.dumps(record), flush=True)
 
+    @rank_zero_only
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         step = trainer.global_step
-        if step % self.every:
+        if step % self.every and step != self.total:
             return
-        now = time.monotonic()
+        now = self.clock()
         record: dict[str, Any] = {"step": step, "loss": round(float(trainer.callback_metrics["loss"]), 4)}
+        words = f"step {step}/{self.total}  loss {record['loss']:.3f}"
         if self._last is not None and step > self._last[0]:
-            rate = (step - self._last[0]) / (now - self._last[1])
+            rate = (step - self._last[0]) / max(now - self._last[1], 1e-9)
             record["images_per_second"] = round(rate * self.batch, 2)
             record["minutes_left"] = round((self.total - step) / rate / 60, 1)
+            words += f"  {record['images_per_second']:.1f} images/s  {record['minutes_left']:.1f} min left"
         self._last = (step, now)
         self._write(record)
+        self.say(words)
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
+        scores = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if k.startswith("dev/")}
+        step = trainer.global_step
+        self._write({"step": step, **scores})
+        self.say(f"step {step}/{self.total}  dev: mIoU {scores['dev/mean_iou']}, accuracy {scores['dev/accuracy']}")
+        self._last = (step, self.clock())
+
+
+def _step_of(line: str) -> float:
+    """The step of a journal line; a line cut off by a kill counts as later than all."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+class Checkpoints(L.Callback):
+    """Writes `last.ckpt` every `every` steps and at the end, and `best.ckpt` when `dev/mean_iou` has risen."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.folder, self.every = folder, every
+        self.best = float("-inf")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step % self.every == 0:
+            trainer.save_checkpoint(self.folder / LAST)
 
     def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
-        if trainer.sanity_checking:
-            return
-        scores = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if k.startswith("dev/")}
-        self._write({"step": trainer.global_step, **scores})
-        self._last = None
+        score = float(trainer.callback_metrics["dev/mean_iou"])
+        if score > self.best:
+            self.best = score
+            trainer.save_checkpoint(self.folder / BEST)
+
+    def on_train_end(self, trainer: L.Trainer, *_: Any) -> None:
+        trainer.save_checkpoint(self.folder / LAST)
 
 
-def train(recipe: Recipe, data: Path, output: Path, cache: Path | None = None, resume: bool = False) -> Path:
-    """Train a recipe and write `last.ckpt`, `best.ckpt` (by mean IoU on `dev`) and `metrics.jsonl` into `output`.
+def train(
+    recipe: Recipe, data: Path, output: Path, cache: Path | None = None, resume: bool = False,
+    say: Callable[[str], None] = print,
+) -> Path:  # fmt: skip
+    """Train a recipe and write `last.ckpt`, `best.ckpt` (by mean IoU on `dev`), `recipe.yaml` and `metrics.jsonl`.
+
+    Uses every GPU there is; the same command under torchrun or SLURM runs on several nodes.
 
     Args:
         recipe: the run.
         data: folder of the data set.
         output: folder for checkpoints and metrics; made if it is missing.
         cache: folder for decoded data, or None.
-        resume: go on from `output/last.ckpt`; the result is the one an uninterrupted run gives.
+        resume: go on from `output/last.ckpt`; the result is the one an uninterrupted run gives (on a CPU bit by bit).
+        say: gets the lines of progress.
 
     Returns:
         The path of the last checkpoint.
+
+    Raises:
+        UsageError: `output` holds a run and `resume` is not asked for, or the checkpoint there is of another recipe;
+            or the batch does not fit on the GPU.
+        SourceError: the data cannot be read.
+        ModelError: the encoder weights cannot be read.
+        OutputError: `output` cannot be written to.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    last = output / LAST
+    if last.exists():
+        if not resume:
+            raise UsageError(f"{output} holds a run already; go on with it with --resume, or give another --output")
+        check_same_recipe(last, recipe)
+    _start_output(output, recipe)
+    # OpenCV's own threads would fight torch's; views are made in threads of ours.
+    cv2.setNumThreads(1)
     L.seed_everything(recipe.seed, verbose=False)
-    model = UNet(len(CITYSCAPES_CLASSES), recipe.decoder)
-    if recipe.encoder_weights is not None:
+    model = build_model(recipe.model, len(CITYSCAPES_CLASSES))
+    if recipe.encoder_weights is not None and not last.exists():
         load_encoder(model.encoder, recipe.encoder_weights)
     task = SegmentationTask(model, recipe, load_pairs(data, recipe.split, cache), load_pairs(data, "dev", cache))
-    checkpoints = ModelCheckpoint(
-        output, filename="best", monitor="dev/mean_iou", mode="max", save_last=True, enable_version_counter=False
-    )
-    frequent = ModelCheckpoint(
-        output, filename="latest", every_n_train_steps=100, save_top_k=1, enable_version_counter=False
-    )
-    trainer = L.Trainer(
+    journal = Journal(output / "metrics.jsonl", recipe.steps, recipe.batch, say)
+    trainer = _make_trainer(recipe, output, [journal, Checkpoints(output, recipe.checkpoint_every)])
+    if recipe.batch < trainer.world_size:
+        raise UsageError(f"batch = {recipe.batch} leaves some of the {trainer.world_size} devices without a picture")
+    try:
+        trainer.fit(task, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    except torch.cuda.OutOfMemoryError:
+        raise UsageError(
+            f"batch = {recipe.batch} does not fit into the GPU's memory; try batch={max(recipe.batch // 2, 1)}"
+        ) from None
+    return last
+
+
+def _start_output(output: Path, recipe: Recipe) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "recipe.yaml").write_text(yaml.safe_dump(recipe_as_dict(recipe), sort_keys=False))
+    except OSError as error:
+        raise OutputError(f"{output} cannot be written to ({error.strerror}); give another --output") from None
+
+
+def _make_trainer(recipe: Recipe, output: Path, callbacks: list[L.Callback]) -> L.Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Iterating a map-style dev set without workers is meant: the data lies in memory.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    several = torch.cuda.device_count() > 1
+    return L.Trainer(
         max_steps=recipe.steps,
         max_epochs=-1,
         precision=recipe.precision,
@@ -86,20 +192,14 @@ def train(recipe: Recipe, data: Path, output: Path, cache: Path | None = None, r
         val_check_interval=recipe.evaluate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
-        callbacks=[checkpoints, frequent, Journal(output / "metrics.jsonl", recipe.steps, recipe.batch)],
-        logger=False,
+        callbacks=[LearningRateMonitor("step"), *callbacks],
+        logger=TensorBoardLogger(output, name="", version="tensorboard"),
+        log_every_n_steps=10,
+        plugins=[AtomicCheckpointIO()],
+        sync_batchnorm=several,
+        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         deterministic=True,
         use_distributed_sampler=False,
     )
-    latest = output / "latest.ckpt"
-    trainer.fit(task, ckpt_path=str(latest) if resume and latest.exists() else None, weights_only=True)
-    return latest
-
-
-def averaged_weights(checkpoint: Path) -> dict[str, Tensor]:
-    """The moving average of a checkpoint's model, as a plain state dict."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    prefix = "average.module."
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

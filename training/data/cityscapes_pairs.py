@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -33,33 +34,37 @@ HOLD_OUT_EVERY = 20
 _VOID_COLORS = ((0, 0, 0), (111, 74, 0), (81, 0, 81), (250, 170, 160), (230, 150, 140), (180, 165, 180),
                 (150, 100, 100), (150, 120, 90), (0, 0, 90), (0, 0, 110))  # fmt: skip
 _THIN = np.isin(np.arange(256), [4, 5, 6, 7, 11, 12, 17, 18])
-_DECODER_VERSION = 2
+_DECODER_VERSION = 3
 
 Split = Literal["fit", "dev", "train", "val"]
 
 
+@cache
 def _colour_lookup() -> UInt8:
-    """(64, 64, 64) uint8: class id of the RGB cell (four levels a side), 255 for void or too far from the palette."""
-    axis = np.arange(64, dtype=np.float32) * 4 + 1.5
-    red, green, blue = np.meshgrid(axis, axis, axis, indexing="ij")
-    cells = np.stack([red, green, blue], axis=-1).reshape(-1, 3)
+    """(2^24,) uint8: class id of the colour red·2^16 + green·2^8 + blue, 255 for void or too far from the palette.
+
+    Every colour has its own place: 16 MB and about a second, once, instead of 29 distances a pixel.
+    """
     palette = np.array([c.color for c in CITYSCAPES_CLASSES] + list(_VOID_COLORS), np.float32)
     ids = np.array([c.id for c in CITYSCAPES_CLASSES] + [IGNORE] * len(_VOID_COLORS), np.uint8)
-    squared = (cells**2).sum(1, keepdims=True) - 2 * cells @ palette.T + (palette**2).sum(1)
-    nearest = squared.argmin(1)
-    decoded = ids[nearest]
-    decoded[squared[np.arange(len(cells)), nearest] > MAX_COLOR_DISTANCE**2] = IGNORE
-    return decoded.reshape(64, 64, 64)
-
-
-_LOOKUP: UInt8 | None = None
+    axis = np.arange(256, dtype=np.float32)
+    green, blue = np.meshgrid(axis, axis, indexing="ij")
+    table = np.empty((256, 65536), np.uint8)
+    for red in range(256):
+        colors = np.stack([np.full(65536, red, np.float32), green.ravel(), blue.ravel()], axis=1)
+        # |c|² − 2c·p + |p|² in whole numbers below 2^24: exact in float32.
+        squared = (colors**2).sum(1, keepdims=True) - 2 * colors @ palette.T + (palette**2).sum(1)
+        nearest = squared.argmin(1)
+        too_far = squared[np.arange(65536), nearest] > MAX_COLOR_DISTANCE**2
+        table[red] = np.where(too_far, IGNORE, ids[nearest])
+    return table.ravel()
 
 
 def decode_label(rgb: UInt8) -> UInt8:
     """Class ids of a colour label: nearest palette colour, 255 where void or further than `MAX_COLOR_DISTANCE`.
 
-    This is the label the evaluation counts: no pixel is dropped for being near an edge. Colours are quantised to
-    four levels a side for the look-up.
+    This is the label the evaluation counts: no pixel is dropped for being near an edge. Of colours equally near the
+    one that stands first in the palette wins, void last.
 
     Args:
         rgb: (H, W, 3) uint8, RGB order.
@@ -67,11 +72,9 @@ def decode_label(rgb: UInt8) -> UInt8:
     Returns:
         (H, W) uint8 trainIds.
     """
-    global _LOOKUP
-    if _LOOKUP is None:
-        _LOOKUP = _colour_lookup()
-    cell = rgb >> 2
-    return _LOOKUP[cell[..., 0], cell[..., 1], cell[..., 2]]
+    red, green, blue = (rgb[..., channel].astype(np.int32) for channel in range(3))
+    label: UInt8 = _colour_lookup()[(red << 16) | (green << 8) | blue]
+    return label
 
 
 def ignore_doubtful_pixels(label: UInt8) -> UInt8:
@@ -162,18 +165,18 @@ def list_pairs(root: Path, split: Split) -> list[Path]:
     return paths
 
 
-def load_pairs(root: Path, split: Split, cache: Path | None = None) -> Pairs:
-    """Decode a split into memory (about 270 MB a thousand pairs), from `cache` when its decoder and files match.
+def load_pairs(root: Path, split: Split, cache_folder: Path | None = None) -> Pairs:
+    """Decode a split into memory (about 270 MB a thousand pairs), from `cache_folder` when its decoder and files match.
 
     Raises:
         SourceError: not the set, a composite of the wrong size, or a file that is not a readable picture.
     """
     paths = list_pairs(root, split)
     stored: Path | None = None
-    if cache is not None:
+    if cache_folder is not None:
         listing = "\n".join(f"{p.name} {p.stat().st_size}" for p in paths)
         digest = hashlib.sha256(f"{_DECODER_VERSION} {MAX_COLOR_DISTANCE}\n{listing}".encode()).hexdigest()[:16]
-        stored = cache / f"cityscapes-pairs-{split}-{digest}.npz"
+        stored = cache_folder / f"cityscapes-pairs-{split}-{digest}.npz"
         if stored.exists():
             with np.load(stored) as arrays:
                 return Pairs(arrays["photos"], arrays["labels"], tuple(p.name for p in paths))
@@ -200,4 +203,5 @@ def class_frequencies(labels: Sequence[UInt8] | UInt8) -> NDArray[np.float64]:
     for label in labels:
         counts += np.bincount(label.ravel(), minlength=256)
     known = counts[: len(CITYSCAPES_CLASSES)].astype(np.float64)
-    return known / max(known.sum(), 1.0)
+    shares: NDArray[np.float64] = known / max(known.sum(), 1.0)
+    return shares

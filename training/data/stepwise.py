@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -14,6 +17,11 @@ UInt8 = NDArray[np.uint8]
 View = Callable[[int, np.random.Generator], tuple[UInt8, UInt8]]
 
 
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, size: int) -> NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch)).permutation(size)
+
+
 def batch_indices(step: int, size: int, batch: int, seed: int) -> list[int]:
     """The samples of one step: epoch after epoch of seeded permutations, laid end to end.
 
@@ -23,7 +31,7 @@ def batch_indices(step: int, size: int, batch: int, seed: int) -> list[int]:
     indices = []
     for position in range(step * batch, (step + 1) * batch):
         epoch, offset = divmod(position, size)
-        indices.append(int(np.random.default_rng((seed, epoch)).permutation(size)[offset]))
+        indices.append(int(_permutation(seed, epoch, size)[offset]))
     return indices
 
 
@@ -32,16 +40,43 @@ class StepwiseBatches(IterableDataset[tuple[Tensor, Tensor]]):
 
     Yields (N, H, W, 3) uint8 pictures and (N, H, W) uint8 labels. With several processes (DDP) rank r of R takes
     every R-th place of the batch.
+
+    Views are made ahead by threads: OpenCV lets go of the interpreter while it works, and threads share the decoded
+    data, where worker processes would each hold a copy (or fork after OpenCV's and torch's threads started).
+
+    Args:
+        view: makes one random view of a sample; called from several threads at once.
+        size: number of samples.
+        batch: samples of a step, over all ranks.
+        seed: of the run.
+        first_step, last_step: the steps to yield, the last one exclusive.
+        rank, world: this process among all.
+        threads: that prepare views.
     """
 
     def __init__(
-        self, view: View, size: int, batch: int, seed: int, first_step: int, last_step: int, rank: int = 0, world: int = 1
-    ) -> None:
+        self, view: View, size: int, batch: int, seed: int, first_step: int, last_step: int, rank: int = 0,
+        world: int = 1, threads: int = 1,
+    ) -> None:  # fmt: skip
         self.view, self.size, self.batch, self.seed = view, size, batch, seed
         self.first_step, self.last_step, self.rank, self.world = first_step, last_step, rank, world
+        self.threads = threads
+
+    def _submit(self, pool: ThreadPoolExecutor, step: int) -> list[Future[tuple[UInt8, UInt8]]]:
+        places = list(enumerate(batch_indices(step, self.size, self.batch, self.seed)))[self.rank :: self.world]
+        return [
+            pool.submit(self.view, index, np.random.default_rng((self.seed, step, place))) for place, index in places
+        ]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for step in range(self.first_step, self.last_step):
-            places = list(enumerate(batch_indices(step, self.size, self.batch, self.seed)))[self.rank :: self.world]
-            views = [self.view(index, np.random.default_rng((self.seed, step, place))) for place, index in places]
-            yield torch.from_numpy(np.stack([v[0] for v in views])), torch.from_numpy(np.stack([v[1] for v in views]))
+        with ThreadPoolExecutor(self.threads, "views") as pool:
+            ahead: deque[list[Future[tuple[UInt8, UInt8]]]] = deque()
+            try:
+                for step in range(self.first_step, self.last_step):
+                    while len(ahead) < 3 and step + len(ahead) < self.last_step:
+                        ahead.append(self._submit(pool, step + len(ahead)))
+                    views = [future.result() for future in ahead.popleft()]
+                    pictures, labels = np.stack([v[0] for v in views]), np.stack([v[1] for v in views])
+                    yield torch.from_numpy(pictures), torch.from_numpy(labels)
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)

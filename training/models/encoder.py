@@ -2,56 +2,148 @@
 
 from __future__ import annotations
 
+import pickle
+from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Literal
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
 from engines.errors import ModelError
+from training.recipe import EncoderName
 
 
-class MobileNetV2Encoder(nn.Module):
-    """MobileNetV2 (Sandler et al. 2018) at strides 2, 4, 8, 16, 32 with 16, 24, 32, 96, 320 channels.
+class Encoder(nn.Module):
+    """Feature maps at strides 2, 4, 8, 16, 32, with torchvision's key names so that its weight files load as they are.
 
-    Input: (N, 3, H, W) float, normalised as RGB/127.5 − 1, H and W multiples of 32.
+    Input: (N, 3, H, W) float, RGB/127.5 − 1, H and W multiples of 32.
     """
 
-    channels = (16, 24, 32, 96, 320)
+    channels: tuple[int, int, int, int, int]
+    """Channels of the five maps, from fine to coarse."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        # torchvision's key names (`features.N…`) are kept, so that its weight files load as they are. The last 1×1
-        # convolution to 1280 channels (features.18) serves the classifier only.
-        self.features = torchvision.models.mobilenet_v2().features[:18]
+    @abstractmethod
+    def stages(self) -> list[Sequence[nn.Module]]:
+        """The layers of the five stages, in order; a picture goes through all of them."""
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Feature maps from fine to coarse: 5 × (N, C_i, H/2^(i+1), W/2^(i+1))."""
+        """Feature maps from fine to coarse: 5 × (N, C_i, H/2^(i+1), W/2^(i+1)), unless dilated."""
         maps = []
-        for first, last in ((0, 2), (2, 4), (4, 7), (7, 14), (14, 18)):
-            for layer in self.features[first:last]:
+        for stage in self.stages():
+            for layer in stage:
                 x = layer(x)
             maps.append(x)
         return maps
 
     def stage_parameters(self, stages: int) -> list[nn.Parameter]:
         """The parameters of the first `stages` stages (0 to 5), the ones a frozen start leaves alone."""
-        last = (0, 2, 4, 7, 14, 18)[stages]
-        return [p for layer in self.features[:last] for p in layer.parameters()]
+        return [p for stage in self.stages()[:stages] for layer in stage for p in layer.parameters()]
+
+    def dilate(self, stride: Literal[8, 16, 32]) -> None:
+        """Keep the last stages at `stride` by dilating their convolutions (Chen et al. 2017); weights stay valid."""
+        for stage, reached in zip(self.stages()[3:], (16, 32), strict=True):
+            before, after = max(reached // 2 // stride, 1), max(reached // stride, 1)
+            for layer in stage:
+                for conv in (m for m in layer.modules() if isinstance(m, nn.Conv2d)):
+                    # What stands before the dropped stride still sees the finer grid with the old spacing.
+                    halves = conv.stride == (2, 2)
+                    spacing = before if halves else after
+                    if halves and after > 1:
+                        conv.stride = (1, 1)
+                    if conv.kernel_size == (3, 3):
+                        conv.dilation = conv.padding = (spacing, spacing)
+
+
+class MobileNetV2Encoder(Encoder):
+    """MobileNetV2 (Sandler et al. 2018)."""
+
+    channels = (16, 24, 32, 96, 320)
+
+    def __init__(self) -> None:
+        super().__init__()
+        # The last 1×1 convolution to 1280 channels (features.18) serves the classifier only.
+        self.features = torchvision.models.mobilenet_v2().features[:18]
+
+    def stages(self) -> list[Sequence[nn.Module]]:
+        return [self.features[first:last] for first, last in ((0, 2), (2, 4), (4, 7), (7, 14), (14, 18))]
+
+
+class ResNetEncoder(Encoder):
+    """ResNet (He et al. 2016). Its published weights were trained on inputs normalised by ImageNet's mean and
+    standard deviation, so the input is brought there first."""
+
+    def __init__(self, depth: Literal[18, 50]) -> None:
+        super().__init__()
+        net = torchvision.models.resnet18() if depth == 18 else torchvision.models.resnet50()
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
+        self.channels = (64, 64, 128, 256, 512) if depth == 18 else (64, 256, 512, 1024, 2048)
+        mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        self.register_buffer("scale", (0.5 / deviation)[:, None, None], persistent=False)
+        self.register_buffer("shift", ((0.5 - mean) / deviation)[:, None, None], persistent=False)
+
+    scale: Tensor
+    shift: Tensor
+
+    def stages(self) -> list[Sequence[nn.Module]]:
+        return [
+            (self.conv1, self.bn1, self.relu), (self.maxpool, self.layer1),
+            (self.layer2,), (self.layer3,), (self.layer4,),
+        ]  # fmt: skip
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return super().forward(x * self.scale + self.shift)
+
+
+def make_encoder(name: EncoderName) -> Encoder:
+    """An encoder with random weights."""
+    match name:
+        case "mobilenet_v2":
+            return MobileNetV2Encoder()
+        case "resnet18":
+            return ResNetEncoder(18)
+        case "resnet50":
+            return ResNetEncoder(50)
 
 
 def load_encoder(encoder: nn.Module, path: Path) -> None:
-    """Load torchvision-named weights from a file; the classifier and what lies behind the cut are left out.
+    """Load the encoder's weights from a torchvision state dict or from a checkpoint of a training run (its average).
+
+    The classifier, the decoder and whatever else the file holds are left out.
 
     Raises:
-        ModelError: no such file, or its keys are not this encoder's.
+        ModelError: no such file, no weights in it, or its keys are not this encoder's.
     """
-    if not path.exists():
-        raise ModelError(f"encoder weights {path} do not exist; give a torchvision state dict, or leave the key out")
-    state = cast("dict[str, Tensor]", torch.load(path, map_location="cpu", weights_only=True))
+    state = read_weights(path)
+    prefix = "average.module.encoder."
+    inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    state = inner or state
     wanted = encoder.state_dict()
-    missing = [key for key in wanted if key not in state]
+    missing = [key for key, value in wanted.items() if key not in state or state[key].shape != value.shape]
     if missing:
-        raise ModelError(f"{path} does not hold this encoder: {missing[0]} and {len(missing) - 1} more keys are missing")
+        raise ModelError(
+            f"{path} does not hold this encoder: {missing[0]} and {len(missing) - 1} more keys are missing or of "
+            f"another shape; give weights of the encoder that the recipe names"
+        )
     encoder.load_state_dict({key: state[key] for key in wanted})
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The state dict in a file that torch wrote: the whole of it, or what stands under `state_dict`.
+
+    Raises:
+        ModelError: the file is missing or unreadable, or holds something else.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelError(f"there is no weights file {path}; give a state dict that torch.save wrote") from None
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ModelError(f"{path} is not a readable weights file ({str(error).splitlines()[0]})") from None
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"{path} holds no weights: wanted is a state dict, a mapping of names to tensors")
+    return state

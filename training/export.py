@@ -1,0 +1,215 @@
+"""A trained model as one ONNX file that says everything about itself, checked against the eager model first."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from engines.classes import CITYSCAPES_CLASSES
+from engines.errors import CheckFailed, OutputError, UsageError
+from engines.spec import Metric, ModelSpec, OutputRole, embed_spec
+from training.models import Segmenter
+from training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import onnx
+
+UInt8 = NDArray[np.uint8]
+
+OPSET = 18
+"""The lowest opset of the house: every engine reads it, and nothing here needs a newer one."""
+
+MAX_LOGIT_ERROR = 1e-3
+MIN_CLASS_MAP_AGREEMENT = 0.999
+
+_SCORES = "scores"
+
+
+class ExportedSegmenter(nn.Module):
+    """The graph that is exported: uint8 pictures in, uint8 class map out.
+
+    The arg-max is taken over the scores of each cell *before* its pixels are put in their places, so that one small
+    integer map is rearranged in place of C float maps: exact, and 3.5 of 18 ms of CPU time less for the U-Net
+    (256×256, OpenVINO bf16, AMD EPYC).
+
+    Args:
+        model: in evaluation mode.
+        confidence: whether the second output is wanted.
+    """
+
+    def __init__(self, model: Segmenter, confidence: bool) -> None:
+        super().__init__()
+        self.model, self.confidence = model, confidence
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(N, H, W, 3) uint8 RGB → (N, H, W) uint8 class ids, then, where wanted, (N, H, W) uint8 confidence, the
+        probability of that class times 255, and last the (N, C·r², H/r, W/r) scores that both come from."""
+        # TensorRT takes uint8 at an input only with a cast right behind it.
+        phases = self.model.phases(images.float().permute(0, 3, 1, 2) / 127.5 - 1)
+        count, _, height, width = phases.shape
+        by_class = phases.reshape(count, self.model.classes, self.model.cell**2, height, width)
+        outputs = [self._to_pixels(by_class.argmax(1).int()).to(torch.uint8)]
+        if self.confidence:
+            likeliest = by_class.softmax(1).amax(1)
+            outputs.append(self._to_pixels(likeliest * 255 + 0.5).to(torch.uint8))
+        return *outputs, phases
+
+    def _to_pixels(self, cells: Tensor) -> Tensor:
+        """(N, r², h, w) → (N, r·h, r·w)"""
+        count, _, height, width = cells.shape
+        side = self.model.cell
+        grid = cells.reshape(count, side, side, height, width).permute(0, 3, 1, 4, 2)
+        return grid.reshape(count, height * side, width * side)
+
+
+def cityscapes_spec(
+    recipe: Recipe,
+    height: int,
+    width: int,
+    version: str = "1",
+    confidence: bool = False,
+    metrics: tuple[Metric, ...] = (),
+) -> ModelSpec:
+    """What a model trained on the Cityscapes pairs says about itself."""
+    outputs: dict[OutputRole, str] = {"class_map": "class_map"}
+    if confidence:
+        outputs["confidence"] = "confidence"
+    return ModelSpec(
+        name=recipe.name, version=version, task="segmentation", height=height, width=width, classes=CITYSCAPES_CLASSES,
+        outputs=outputs, training_data=f"Cityscapes image pairs (pix2pix / Kaggle), part {recipe.split!r} of train",
+        licence="weights trained on Cityscapes: non-commercial research and teaching only (cityscapes-dataset.com)",
+        metrics=metrics,
+    )  # fmt: skip
+
+
+def export_segmenter(model: Segmenter, spec: ModelSpec, path: Path) -> None:
+    """Write `model` as an ONNX file with `spec`, after checking it against the eager model at batch 1 and 3.
+
+    What is checked is the very graph that is written: its scores are one more output until the check has passed.
+
+    Args:
+        model: any `Segmenter`; put into evaluation mode and brought to the CPU.
+        spec: H×W are static, multiples of 32; `outputs` names `class_map` and, where wanted, `confidence`.
+        path: of the file, replaced in one step.
+
+    Raises:
+        UsageError: H or W is not a multiple of 32.
+        CheckFailed: the graph's answers are not the eager model's; nothing is written.
+        OutputError: the file cannot be written.
+    """
+    if spec.height % 32 or spec.width % 32:
+        raise UsageError(
+            f"an export is for one size, height and width multiples of 32; {spec.height}×{spec.width} is not: "
+            f"take {-(-spec.height // 32) * 32}×{-(-spec.width // 32) * 32}"
+        )
+    graph = ExportedSegmenter(model.cpu().float().eval(), "confidence" in spec.outputs)
+    names = [spec.outputs[role] for role in ("class_map", "confidence") if role in spec.outputs]
+    proto = _trace(graph, spec.height, spec.width, names)
+    _check(proto, graph, spec)
+    kept = [output for output in proto.graph.output if output.name != _SCORES]
+    del proto.graph.output[:]
+    proto.graph.output.extend(kept)
+    embed_spec(proto, spec)
+    write_model(proto, path)
+
+
+def _trace(graph: ExportedSegmenter, height: int, width: int, names: list[str]) -> onnx.ModelProto:
+    example = torch.zeros((2, height, width, 3), dtype=torch.uint8)
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            graph, (example,), dynamo=True, external_data=False, opset_version=OPSET, input_names=["images"],
+            output_names=[*names, _SCORES], dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=256)},),
+            verbose=False,
+        )  # fmt: skip
+    assert program is not None
+    proto: onnx.ModelProto = program.model_proto
+    # The exporter notes for every node which line of which file made it: paths of this machine, of use to nobody else.
+    for part in (
+        proto,
+        proto.graph,
+        *proto.graph.node,
+        *proto.graph.value_info,
+        *proto.graph.input,
+        *proto.graph.output,
+    ):
+        del part.metadata_props[:]
+    return proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's progress and deprecation notes mean nothing to a user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def check_pictures(count: int, height: int, width: int, seed: int = 0) -> UInt8:
+    """(count, H, W, 3) uint8: smooth coloured patches with noise on them, closer to a photo than noise alone."""
+    rng = np.random.default_rng(seed)
+    patches = rng.integers(0, 256, (count, 8, 8, 3), np.uint8)
+    smooth = np.stack([cv2.resize(patch, (width, height), interpolation=cv2.INTER_CUBIC) for patch in patches])
+    noise = rng.normal(0, 12, smooth.shape)
+    return np.clip(smooth + noise, 0, 255).astype(np.uint8)
+
+
+def _check(proto: onnx.ModelProto, graph: ExportedSegmenter, spec: ModelSpec) -> None:
+    import onnx
+    import openvino
+
+    onnx.checker.check_model(proto, full_check=True)
+    core = openvino.Core()
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(proto.SerializeToString()), "CPU", options)
+    for batch in (1, 3):
+        pictures = check_pictures(batch, spec.height, spec.width, seed=batch)
+        with torch.no_grad():
+            class_map, *_, scores = [t.numpy() for t in graph(torch.from_numpy(pictures))]
+        answer = compiled([pictures])
+        error = float(np.abs(answer[_SCORES] - scores).max())
+        agreement = float((answer[spec.outputs["class_map"]] == class_map).mean())
+        # `not <=`, so that NaN fails.
+        if not error <= MAX_LOGIT_ERROR or not agreement >= MIN_CLASS_MAP_AGREEMENT:
+            raise CheckFailed(
+                f"the exported graph of {spec.name} is not the model: at batch {batch} its scores differ by up to "
+                f"{error:.2g} (at most {MAX_LOGIT_ERROR:g}) and {agreement:.2%} of its class map agrees (at least "
+                f"{MIN_CLASS_MAP_AGREEMENT:.1%}); nothing was written"
+            )
+
+
+def write_model(proto: Any, path: Path) -> None:
+    """Write a model under a temporary name and rename it, so that a half-written one never stands under `path`.
+
+    Raises:
+        OutputError: the folder cannot be written to, or the disk is full.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(proto.SerializeToString())
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise OutputError(f"{path} could not be written ({error.strerror}); choose another place with -o") from None
