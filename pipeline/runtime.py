@@ -376,7 +376,12 @@ class Runtime:
                 picked = self._pick()
                 if picked is None:
                     return
-                self._submit(picked)
+                try:
+                    self._submit(picked)
+                except Exception:
+                    for stream, _ in picked:
+                        self._count_dropped(stream, 1, "batch", "failed")
+                    raise
         except Exception as error:  # noqa: BLE001  # reported as the streams' error
             for stream in self._streams:
                 self._fail(stream, error)

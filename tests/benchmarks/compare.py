@@ -1,0 +1,249 @@
+"""roadlens against the two loops people write today, on the same footage, in one run.
+
+    python tests/benchmarks/compare.py FOOTAGE [--model cityscapes-unet] [--precision auto] [--preset veryfast]
+
+Sides, each with the same model, precision and x264 settings, alternating, `--rounds` times:
+
+- roadlens: the pipeline with class colours, outlines and boxes, as `roadlens run` makes them, fragmented MP4;
+- loop: cv2.VideoCapture → cv2.resize → OpenVINO, synchronous → palette → cv2.addWeighted → x264;
+- supervision: the same with `supervision.MaskAnnotator` drawing the classes.
+
+The ratio printed is the median over the rounds of the ratio within a round. CPU time comes from the kernel by thread
+(Linux): the runtime's threads are split by the stage clock, the engine's threads are those that were there before the
+run, the encoder's those that came with it. Efficiency is CPU time / (cores × wall time).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import supervision as sv
+from numpy.typing import NDArray
+
+import engines
+from engines.engine import Engine
+from pipeline.overlay import OverlayStyle
+from pipeline.runtime import LoadedModel, Runtime, StreamPlan
+from pipeline.sources import resolve_source
+from pipeline.video_writer import VideoOptions, VideoWriter
+
+OPACITY = 0.45
+OUTSIDE_CODECS_AND_NETWORK = ("resize", "submit", "fuse", "overlay", "between stages")
+
+
+@dataclass
+class Round:
+    """One side's run: frames, wall and CPU seconds, and CPU seconds by part where they are known."""
+
+    frames: int
+    wall: float
+    cpu: float
+    parts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def fps(self) -> float:
+        return self.frames / self.wall
+
+
+def thread_cpu() -> dict[int, float]:
+    """CPU seconds of every thread of this process, by thread id (nanosecond counts of the Linux scheduler)."""
+    result = {}
+    tasks = Path("/proc/self/task")
+    for task in tasks.iterdir() if tasks.is_dir() else ():
+        try:
+            result[int(task.name)] = int((task / "schedstat").read_text().split()[0]) / 1e9
+        except OSError:
+            continue  # ended meanwhile
+    return result
+
+
+def roadlens(footage: list[Path], folder: Path, engine: Engine, options: VideoOptions) -> Round:
+    """The pipeline over one or more files, each a stream of its own."""
+    before = thread_cpu()
+    plans, writers = [], []
+    for number, path in enumerate(footage):
+        source = resolve_source(str(path), f"bench-{number}")
+        info = source.open()
+        writers.append(VideoWriter(folder / f"roadlens-{number}.mp4", info, OverlayStyle(opacity=OPACITY), options))
+        plans.append(StreamPlan(source, info, (), [writers[-1]]))
+    runtime = Runtime(plans, [LoadedModel(engine)])
+    last: dict[int, float] = {}
+    runtime.start()
+    own = {t.native_id for t in threading.enumerate() if t.name.split()[0] in ("decode", "emit", "batch")}
+    while not runtime.wait(0.02):
+        last.update(thread_cpu())  # a thread's time is gone when it ends
+    result = runtime.result()
+    for writer in writers:
+        writer.close()
+    if result.error is not None:
+        raise result.error
+    parts = {name: times.cpu for name, times in result.stages.items()}
+    here = threading.get_native_id()
+    parts["between stages"] = max(sum(t for i, t in last.items() if i in own) - sum(parts.values()), 0.0)
+    parts["engine threads"] = sum(t - before[i] for i, t in last.items() if i in before and i != here)
+    parts["encoder threads"] = sum(t for i, t in last.items() if i not in before and i not in own)
+    frames = sum(s.counts.emitted for s in result.streams)
+    return Round(frames, result.seconds, result.cpu_seconds, parts)
+
+
+def written_today(
+    footage: Path, output: Path, engine: Engine, options: VideoOptions, draw: Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]
+) -> Round:  # fmt: skip
+    """One frame after the other: capture, resize, infer, draw at full size in BGR, encode."""
+    capture = cv2.VideoCapture(str(footage))
+    width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+    container = av.open(str(output), "w")
+    stream = container.add_stream("libx264", rate=round(capture.get(cv2.CAP_PROP_FPS)))
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    stream.gop_size = round(2 * capture.get(cv2.CAP_PROP_FPS))
+    stream.options = {"preset": options.preset, "crf": str(options.crf)}
+    frames = 0
+    wall, cpu = time.perf_counter(), time.process_time()
+    while True:
+        good, picture = capture.read()
+        if not good:
+            break
+        small = cv2.resize(picture, (engine.spec.width, engine.spec.height), interpolation=cv2.INTER_AREA)
+        class_map = engine.submit([cv2.cvtColor(small, cv2.COLOR_BGR2RGB)]).result()[0].class_map
+        drawn = draw(picture, class_map)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(drawn, format="bgr24")))
+        frames += 1
+    container.mux(stream.encode(None))
+    container.close()
+    return Round(frames, time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def palette_loop(engine: Engine) -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]:
+    """Colours by a palette at full size, blended by cv2.addWeighted."""
+    palette = np.zeros((256, 3), np.uint8)
+    for info in engine.spec.classes:
+        palette[info.id] = info.color[::-1]
+
+    def draw(picture: NDArray[np.uint8], class_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        colors = palette[class_map]
+        colors = cv2.resize(colors, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_NEAREST)
+        return cv2.addWeighted(picture, 1 - OPACITY, colors, OPACITY, 0)
+
+    return draw
+
+
+def supervision_loop(engine: Engine) -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]:
+    """A mask a class, handed to supervision's annotator."""
+    colors = [sv.Color(*info.color) for info in engine.spec.classes]
+    annotator = sv.MaskAnnotator(color=sv.ColorPalette(colors), opacity=OPACITY, color_lookup=sv.ColorLookup.CLASS)
+
+    def draw(picture: NDArray[np.uint8], class_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        full = cv2.resize(class_map, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_NEAREST)
+        present = np.unique(full)
+        masks = np.stack([full == class_id for class_id in present])
+        detections = sv.Detections(xyxy=sv.mask_to_xyxy(masks), mask=masks, class_id=present.astype(int))
+        return annotator.annotate(picture.copy(), detections)
+
+    return draw
+
+
+def machine() -> dict[str, str]:
+    """What the figures were measured on."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.processor(),
+    )
+    return {
+        "cpu": f"{model}, {os.cpu_count()} cores", "python": platform.python_version(), "opencv": cv2.__version__,
+        "av": av.__version__, "supervision": sv.__version__,
+    }  # fmt: skip
+
+
+def show_parts(rounds: list[Round]) -> dict[str, float]:
+    """Print the CPU milliseconds a frame by part, median over the rounds."""
+    names = dict.fromkeys(name for r in rounds for name in r.parts)
+    parts = {n: statistics.median(r.parts.get(n, 0.0) * 1000 / r.frames for r in rounds) for n in names}
+    for name, value in sorted(parts.items(), key=lambda item: -item[1]):
+        print(f"  {name:16s} {value:7.2f} ms CPU a frame")
+    return parts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("footage", type=Path)
+    parser.add_argument("--model", default="cityscapes-unet")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--preset", default="veryfast")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--streams", type=int, default=4, help="how many files at once are compared with one")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    arguments = parser.parse_args()
+    options = VideoOptions(encoder="libx264", preset=arguments.preset)
+    footage, many = arguments.footage, arguments.streams
+    sides: dict[str, list[Round]] = {"roadlens": [], "loop": [], "supervision": [], f"{many} files": []}
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        closing(engines.load(arguments.model, precision=arguments.precision, max_batch=1)) as one,
+        closing(engines.load(arguments.model, precision=arguments.precision, max_batch=many)) as several,
+    ):
+        folder = Path(temporary)
+        for number in range(arguments.rounds + 1):
+            results = {
+                "roadlens": roadlens([footage], folder, one, options),
+                "loop": written_today(footage, folder / "loop.mp4", one, options, palette_loop(one)),
+                "supervision": written_today(footage, folder / "sv.mp4", one, options, supervision_loop(one)),
+                f"{many} files": roadlens([footage] * many, folder, several, options),
+            }
+            if number == 0:
+                continue  # the first round warms caches up
+            for side, result in results.items():
+                sides[side].append(result)
+            print("  ".join(f"{side} {result.fps:.1f} fps" for side, result in results.items()), flush=True)
+        precision = one.precision
+    ours = sides["roadlens"]
+    ratios = {
+        side: statistics.median(r.fps / other.fps for r, other in zip(ours, sides[side], strict=True))
+        for side in ("loop", "supervision")
+    }
+    cores = os.cpu_count() or 1
+    efficiency = statistics.median(r.cpu / cores / r.wall for r in ours)
+    per_frame = {side: statistics.median(r.cpu * 1000 / r.frames for r in rounds) for side, rounds in sides.items()}
+    several_cost = per_frame[f"{many} files"] / per_frame["roadlens"]
+    print(f"\n{footage.name}, {arguments.model} {precision}, x264 {arguments.preset}; {machine()}")
+    print("roadlens, one file:")
+    parts = show_parts(ours)
+    print(f"roadlens, {many} files:")
+    show_parts(sides[f"{many} files"])
+    outside = sum(parts.get(name, 0.0) for name in OUTSIDE_CODECS_AND_NETWORK)
+    for side, rounds in sides.items():
+        fps = statistics.median(r.fps for r in rounds)
+        print(f"{side:12s} {fps:6.1f} fps, {per_frame[side]:6.2f} ms CPU a frame")
+    print(f"roadlens / loop          {ratios['loop']:.2f}×")
+    print(f"roadlens / supervision   {ratios['supervision']:.2f}×")
+    print(f"efficiency               {efficiency:.2f}")
+    print(f"outside codecs, network  {outside:.2f} ms CPU a frame")
+    print(f"{many} files / one file      {several_cost:.2f}× CPU a frame")
+    if arguments.json:
+        figures = {
+            "machine": machine(), "precision": precision, "preset": arguments.preset, "ratios": ratios,
+            "efficiency": efficiency, "cpu_ms_per_frame": per_frame, "parts": parts, "outside": outside,
+            "several": several_cost,
+        }  # fmt: skip
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
