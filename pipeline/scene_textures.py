@@ -208,7 +208,10 @@ def _facade(rng: np.random.Generator, detail: float, plaster: Color) -> Facade:
 
     def box(x1: float, y1: float, x2: float, y2: float, color: Color) -> None:
         """A rectangle in metres: x from the left, y from the ground up."""
-        corner, other = (round(x1 * scale), round((height - y2) * scale)), (round(x2 * scale), round((height - y1) * scale))
+        corner, other = (
+            (round(x1 * scale), round((height - y2) * scale)),
+            (round(x2 * scale), round((height - y1) * scale)),
+        )
         cv2.rectangle(wall, corner, (max(other[0] - 1, corner[0]), max(other[1] - 1, corner[1])), color, -1)
 
     def shade(factor: float) -> Color:
@@ -253,7 +256,13 @@ def _window(rng: np.random.Generator, box, middle: float, base: float, wide: flo
     glass = rng.uniform(0.7, 1.25)
     for k in range(5):  # the sky is mirrored in the upper panes
         tone = glass * (1 + 0.13 * k)
-        box(left, base + tall * k / 5, right, base + tall * (k + 1) / 5, (int(50 * tone), int(58 * tone), int(66 * tone)))
+        box(
+            left,
+            base + tall * k / 5,
+            right,
+            base + tall * (k + 1) / 5,
+            (int(50 * tone), int(58 * tone), int(66 * tone)),
+        )
     if rng.uniform() < 0.45:
         curtain = int(rng.uniform(130, 190))
         if rng.uniform() < 0.5:
@@ -318,7 +327,9 @@ def bushes(seed: int, detail: float, count: int = 3) -> tuple[Sprite, ...]:
     return tuple(_bush(np.random.default_rng((seed, 4, k)), detail) for k in range(count))
 
 
-def _leaves(rng: np.random.Generator, picture: Float, mask: Picture, centres: Float, radius: float, leaf: float) -> None:
+def _leaves(
+    rng: np.random.Generator, picture: Float, mask: Picture, centres: Float, radius: float, leaf: float
+) -> None:
     """Heaps of leaves around `centres` (x, y in pixels), darker below and inside, brighter on top."""
     low, high = centres[:, 1].min() - radius, centres[:, 1].max() + radius
     hue = rng.uniform(-8, 8)
@@ -373,7 +384,10 @@ def hedge(seed: int, detail: float) -> Facade:
     """A wall of leaves, 16 m long and 2 m high."""
     rng = np.random.default_rng((seed, 5))
     rows, columns = round(2 * 24 * detail), round(16 * 24 * detail)
-    clump, grain = fractal_noise(rng, rows, columns, (6, 48), 3), rng.standard_normal((rows, columns)).astype(np.float32)
+    clump, grain = (
+        fractal_noise(rng, rows, columns, (6, 48), 3),
+        rng.standard_normal((rows, columns)).astype(np.float32),
+    )
     tone = np.linspace(1.1, 0.6, rows, dtype=np.float32)[:, None] * (1 + 0.14 * clump + 0.1 * grain)
     return Facade(to_bytes(np.float32((66, 86, 42)) * tone[..., None]), 16, 2, (56, 74, 36))
 

@@ -1,0 +1,515 @@
+"""What moves in the synthetic street: vehicles as painted solids, people and cyclists as jointed cut-outs.
+
+Model coordinates in metres: x right, y up, z forward; a vehicle stands on y = 0 with its middle at x = z = 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Color = tuple[int, int, int]
+Float = NDArray[np.float32]
+Point = tuple[float, float, float]
+VehicleKind = Literal["hatchback", "saloon", "estate", "suv", "van", "truck", "bus"]
+
+CORNERS = 10
+"""Every polygon is stored with this many corners, the last one repeated."""
+
+PAINTS: tuple[Color, ...] = (
+    (176, 180, 184), (44, 46, 50), (208, 209, 208), (96, 100, 106), (42, 58, 96), (132, 30, 32), (30, 32, 36),
+    (138, 142, 146), (58, 70, 84), (190, 192, 190), (70, 92, 130), (74, 24, 30), (60, 78, 64), (118, 108, 96),
+)  # fmt: skip
+COATS: tuple[Color, ...] = (
+    (52, 56, 66), (96, 44, 46), (120, 118, 114), (40, 66, 92), (70, 84, 62), (150, 128, 96), (34, 34, 38), (160, 158, 152),
+)  # fmt: skip
+TROUSERS: tuple[Color, ...] = ((42, 50, 68), (48, 46, 46), (84, 78, 70), (30, 32, 36))
+SKIN: tuple[Color, ...] = ((202, 158, 132), (176, 128, 100), (120, 84, 62))
+
+GLASS: Color = (40, 47, 53)
+GLOSS: Color = (104, 117, 126)
+RUBBER: Color = (26, 26, 28)
+TRIM: Color = (40, 41, 43)
+
+
+@dataclass(frozen=True, slots=True)
+class Solid:
+    """A vehicle's surface, drawn in order.
+
+    Attributes:
+        corners: (P, CORNERS, 3) float32, anticlockwise seen from outside.
+        color: (P, 3) float32, already lit.
+        paint: (P,) float32: how much of the vehicle's own paint, lit, is mixed in; 1 = all.
+        light: (P,) float32: brightness of that paint.
+        outline: (P,) bool: without these the silhouette would lack something; what lies on them need not be labelled.
+        length, width, height: metres.
+    """
+
+    corners: Float
+    color: Float
+    paint: Float
+    light: Float
+    outline: NDArray[np.bool_]
+    length: float
+    width: float
+    height: float
+
+
+class _Builder:
+    def __init__(self, length: float, height: float) -> None:
+        self.length, self.height = length, height
+        self.faces: list[tuple[Float, Color, float, float, bool]] = []
+
+    def face(
+        self,
+        points: Sequence[Point],
+        color: Color = (0, 0, 0),
+        paint: float = 0.0,
+        outline: bool = False,
+        light: float = 1.0,
+    ) -> None:
+        """A flat polygon, turned so that it looks outwards; lit by its slope towards the sky."""
+        corners = np.array(points, np.float32)
+        normal = np.zeros(3, np.float32)
+        for k in range(len(corners)):
+            normal += np.cross(corners[k], corners[(k + 1) % len(corners)])
+        size = float(np.linalg.norm(normal))
+        if size < 1e-6:
+            return
+        middle = corners.mean(0)
+        inside = np.float32((0, 0.45 * self.height, np.clip(middle[2], -0.25 * self.length, 0.25 * self.length)))
+        if normal @ (middle - inside) < 0:
+            corners, normal = corners[::-1], -normal
+        _, up, ahead = normal / size
+        light *= 0.74 + 0.46 * max(up, 0.0) - 0.22 * max(-up, 0.0) + 0.1 * abs(ahead)
+        padded = np.concatenate([corners, np.repeat(corners[-1:], CORNERS - len(corners), 0)])
+        self.faces.append((padded, color, paint, float(light), outline))
+
+    def quad(
+        self,
+        quad: Sequence[Point],
+        left: float,
+        right: float,
+        low: float,
+        high: float,
+        color: Color,
+        light: float = 1.0,
+    ) -> None:
+        """A part of a four-cornered face (corners: low left, low right, high right, high left), by shares 0 to 1."""
+        a, b, c, d = (np.array(p, float) for p in quad)
+
+        def at(x: float, y: float) -> Point:
+            p = (a * (1 - x) + b * x) * (1 - y) + (d * (1 - x) + c * x) * y
+            return (float(p[0]), float(p[1]), float(p[2]))
+
+        self.face([at(left, low), at(right, low), at(right, high), at(left, high)], color, light=light)
+
+    def patch(
+        self,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        z: float,
+        color: Color,
+        light: float = 1.15,
+        both: bool = True,
+    ) -> None:
+        """An upright rectangle across the vehicle at z, and its mirror image."""
+        for sign in (1, -1) if both else (1,):
+            self.face(
+                [(sign * x[0], y[0], z), (sign * x[1], y[0], z), (sign * x[1], y[1], z), (sign * x[0], y[1], z)],
+                color,
+                light=light,
+            )
+
+    def loft(
+        self, rings: Sequence[tuple[float, Sequence[tuple[float, float]]]], bands: Sequence[tuple[Color, float, float]]
+    ) -> None:
+        """A skin over mirrored profiles: (z, [(x, y) from below to the top]); `bands` colour, paint and light of each
+        strip between two points of the profile; the lid and the two ends take them too."""
+        for (z1, near), (z2, far) in zip(rings, rings[1:]):
+            for j, (color, paint, light) in enumerate(bands):
+                (xa, ya), (xb, yb), (xc, yc), (xd, yd) = near[j], near[j + 1], far[j + 1], far[j]
+                for sign in (1, -1):
+                    corners = [(sign * xa, ya, z1), (sign * xb, yb, z1), (sign * xc, yc, z2), (sign * xd, yd, z2)]
+                    self.face(corners, color, paint, True, light)
+            (xa, ya), (xb, yb) = near[-1], far[-1]
+            color, paint, light = bands[-1]
+            self.face([(-xa, ya, z1), (xa, ya, z1), (xb, yb, z2), (-xb, yb, z2)], color, paint, True, light)
+        for z, profile in (rings[0], rings[-1]):
+            for j, (color, paint, light) in enumerate(bands):
+                (xa, ya), (xb, yb) = profile[j], profile[j + 1]
+                self.face([(-xa, ya, z), (xa, ya, z), (xb, yb, z), (-xb, yb, z)], color, paint, True, light)
+
+    def wheel(self, x: float, z: float, radius: float) -> None:
+        """A pair of wheels: tyre, arch and rim on the flanks, treads below."""
+        for sign in (1, -1):
+            for size, lift, color in (
+                (1.18, 0.03, (18, 18, 20)),
+                (1.0, 0.0, RUBBER),
+                (0.62, 0.0, (138, 140, 142)),
+                (0.3, 0.0, (84, 86, 88)),
+            ):
+                angles = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
+                disc = [
+                    (sign * x, radius + lift + size * radius * math.sin(a), z + size * radius * math.cos(a))
+                    for a in angles
+                ]
+                self.face([(px, max(py, 0.0), pz) for px, py, pz in disc], color, outline=size <= 1, light=1.2)
+
+    def treads(self, x: float, z: float, radius: float, wide: float) -> None:
+        """The wheels' backs and fronts, seen below the bumper."""
+        for sign in (1, -1):
+            for offset in (-radius, radius):
+                xs = sorted((sign * x, sign * (x - wide)))
+                corners = [
+                    (xs[0], 0.0, z + 0.4 * offset),
+                    (xs[1], 0.0, z + 0.4 * offset),
+                    (xs[1], radius, z + offset),
+                    (xs[0], radius, z + offset),
+                ]
+                self.face(corners, RUBBER, outline=True)
+
+    def solid(self, width: float) -> Solid:
+        corners, colors, paints, lights, outlines = zip(*self.faces)
+        light = np.array(lights, np.float32)
+        color = np.array(colors, np.float32) * np.clip(light, 0, 1.3)[:, None]
+        return Solid(
+            np.stack(corners).astype(np.float32), color, np.array(paints, np.float32), light, np.array(outlines),
+            self.length, width, self.height,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Car:
+    length: float = 4.15
+    width: float = 1.78
+    height: float = 1.47
+    shoulder: float = 0.93
+    bonnet: float = 0.82
+    nose: float = 0.66
+    deck: float = 0.93
+    cabin: tuple[float, float, float, float] = (0.1, 0.55, 2.0, 2.95)
+    """Metres from the rear: foot and top of the rear window, top and foot of the windscreen."""
+    taper: float = 0.69
+    """Width of the roof against that of the body."""
+    wheel: float = 0.31
+
+
+_CARS: dict[VehicleKind, _Car] = {
+    "hatchback": _Car(),
+    "saloon": _Car(4.65, 1.82, 1.44, 0.92, 0.82, 0.66, 0.96, (0.75, 1.35, 2.4, 3.3), 0.68),
+    "estate": _Car(4.7, 1.82, 1.48, 0.94, 0.83, 0.67, 0.94, (0.08, 0.4, 2.5, 3.35), 0.72),
+    "suv": _Car(4.5, 1.88, 1.69, 1.08, 1.0, 0.8, 1.08, (0.08, 0.38, 2.3, 3.1), 0.74, 0.36),
+    "van": _Car(4.9, 1.92, 1.95, 1.12, 1.05, 0.85, 1.12, (0.02, 0.1, 3.0, 3.95), 0.86, 0.34),
+}
+
+
+@lru_cache(maxsize=8)
+def vehicle(kind: VehicleKind) -> Solid:
+    """The solid of a kind of vehicle, looking in the direction z."""
+    if kind == "truck":
+        return _truck()
+    if kind == "bus":
+        return _bus()
+    return _car(_CARS[kind])
+
+
+def _car(c: _Car) -> Solid:
+    build = _Builder(c.length, c.height)
+    half, rear, front = c.width / 2, -c.length / 2, c.length / 2
+
+    def profile(scale: float, top: float) -> list[tuple[float, float]]:
+        w = half * scale
+        return [(0.9 * w, 0.2), (0.985 * w, 0.42), (w, 0.42 + 0.5 * (top - 0.42)), (0.955 * w, top)]
+
+    build.treads(half - 0.03, rear + 0.72, c.wheel, 0.2)
+    build.treads(half - 0.03, front - 0.78, c.wheel, 0.2)
+    build.face(
+        [(-0.7, 0.14, rear + 0.3), (0.7, 0.14, rear + 0.3), (0.7, 0.3, rear + 0.25), (-0.7, 0.3, rear + 0.25)],
+        RUBBER,
+        outline=True,
+    )
+    build.face(
+        [(-0.7, 0.14, front - 0.3), (0.7, 0.14, front - 0.3), (0.7, 0.3, front - 0.25), (-0.7, 0.3, front - 0.25)],
+        RUBBER,
+        outline=True,
+    )
+    rings = [
+        (rear, profile(0.9, c.deck - 0.05)),
+        (rear + 0.16, profile(0.985, c.deck)),
+        (rear + 0.9, profile(1.0, c.shoulder)),
+        (rear + c.cabin[3], profile(1.0, c.shoulder - 0.02)),
+        (front - 0.35, profile(0.97, c.bonnet)),
+        (front, profile(0.84, c.nose)),
+    ]
+    build.loft(rings, [(TRIM, 0.35, 0.8), (TRIM, 1.0, 0.9), (TRIM, 1.0, 1.08)])
+    for z in (rear + 0.74, front - 0.8):
+        build.wheel(half + 0.012, z, c.wheel)
+
+    foot, top = 0.93 * half, c.taper * half
+    z1, z2, z3, z4 = (rear + z for z in c.cabin)
+    low, roof = c.shoulder - 0.03, c.height
+    back = [(-foot, low, z1), (foot, low, z1), (top, roof - 0.03, z2), (-top, roof - 0.03, z2)]
+    screen = [(foot, low, z4), (-foot, low, z4), (-top, roof - 0.03, z3), (top, roof - 0.03, z3)]
+    sides = [
+        [(s * foot, low, z1), (s * foot, low, z4), (s * top, roof - 0.03, z3), (s * top, roof - 0.03, z2)]
+        for s in (1, -1)
+    ]
+    for quad in (*sides, back, screen):
+        build.face(quad, paint=1.0, outline=True)
+    build.face(
+        [(-top, roof - 0.03, z2), (top, roof - 0.03, z2), (0.9 * top, roof, z2 + 0.25), (-0.9 * top, roof, z2 + 0.25)],
+        paint=1.0,
+        outline=True,
+    )
+    build.face(
+        [(-top, roof - 0.03, z3), (top, roof - 0.03, z3), (0.9 * top, roof, z2 + 0.25), (-0.9 * top, roof, z2 + 0.25)],
+        paint=1.0,
+        outline=True,
+    )
+    for quad in sides:
+        build.quad(quad, 0.05, 0.47, 0.12, 0.88, GLASS)
+        build.quad(quad, 0.51, 0.9, 0.12, 0.88, GLASS)
+        build.quad(quad, 0.05, 0.47, 0.6, 0.88, GLOSS, 0.8)
+        build.quad(quad, 0.51, 0.88, 0.6, 0.88, GLOSS, 0.8)
+    for quad in (back, screen):
+        build.quad(quad, 0.05, 0.95, 0.06, 0.92, GLASS)
+        build.quad(quad, 0.09, 0.91, 0.55, 0.9, GLOSS, 0.85)
+        for seat in (0.27, 0.73):
+            build.quad(quad, seat - 0.1, seat + 0.1, 0.06, 0.5, (24, 27, 30))
+
+    tail, face = rear - 0.012, front + 0.012
+    top_light = c.deck - 0.1
+    build.patch((0.2, 0.78 * half), (0.2, 0.33), tail, TRIM)
+    build.patch((0.0, 0.8 * half), (0.44, 0.465), tail, (30, 30, 32))
+    build.patch((0.6 * half, 0.885 * half), (top_light - 0.24, top_light), tail, (156, 22, 24), 1.2)
+    build.patch((0.62 * half, 0.8 * half), (top_light - 0.11, top_light - 0.03), tail, (226, 74, 60), 1.2)
+    build.patch((0.62 * half, 0.8 * half), (top_light - 0.22, top_light - 0.15), tail, (214, 200, 190), 1.1)
+    build.patch((-0.26, 0.26), (top_light - 0.26, top_light - 0.15), tail, (222, 222, 216), 1.2, both=False)
+    build.patch((-0.34, 0.34), (top_light - 0.1, top_light - 0.06), tail, (150, 152, 154), 1.1, both=False)
+    build.patch((0.42 * half, 0.8 * half), (c.nose - 0.14, c.nose - 0.01), face, (228, 233, 236), 1.25)
+    build.patch((0.46 * half, 0.62 * half), (c.nose - 0.12, c.nose - 0.03), face, (250, 250, 246), 1.3)
+    build.patch((-0.44 * half, 0.44 * half), (c.nose - 0.17, c.nose - 0.02), face, (26, 27, 29), both=False)
+    build.patch((-0.42 * half, 0.42 * half), (c.nose - 0.1, c.nose - 0.085), face, (150, 152, 154), both=False)
+    build.patch((-0.26, 0.26), (0.36, 0.46), face, (226, 226, 220), 1.2, both=False)
+    build.patch((-0.7 * half, 0.7 * half), (0.22, 0.33), face, TRIM, both=False)
+    for sign in (1, -1):
+        x = sign * (half + 0.02)
+        build.face(
+            [
+                (x, c.shoulder - 0.18, rear + 1.35),
+                (x, c.shoulder - 0.18, rear + 1.5),
+                (x, c.shoulder - 0.14, rear + 1.5),
+                (x, c.shoulder - 0.14, rear + 1.35),
+            ],
+            TRIM,
+        )
+        build.face(
+            [
+                (x, 0.4, z4 - 1.12),
+                (x, 0.4, z4 - 1.09),
+                (x, c.shoulder - 0.04, z4 - 1.09),
+                (x, c.shoulder - 0.04, z4 - 1.12),
+            ],
+            TRIM,
+        )
+        mirror = [(sign * (half - 0.02), c.shoulder, z4 - 0.5), (sign * (half + 0.2), c.shoulder + 0.02, z4 - 0.5),
+                  (sign * (half + 0.2), c.shoulder + 0.15, z4 - 0.5), (sign * (half - 0.02), c.shoulder + 0.14, z4 - 0.5)]  # fmt: skip
+        build.face(mirror, paint=0.8, outline=True)
+        build.face(
+            [(x, y, z4 - 0.38 if z > z4 - 0.5 else z4 - 0.38) for x, y, z in mirror[::-1]], paint=0.8, outline=True
+        )
+    return build.solid(c.width)
+
+
+def _sides(
+    build: _Builder, half: float, low: float, high: float, rear: float, front: float, color: Color, paint: float
+) -> None:
+    """Flanks in pieces of at most 1.5 m (so that what is behind the camera can be left out) and a roof."""
+    cuts = np.linspace(rear, front, max(math.ceil((front - rear) / 1.5), 1) + 1)
+    for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist()):
+        for sign in (1, -1):
+            x = sign * half
+            build.face([(x, low, a), (x, low, b), (x, high, b), (x, high, a)], color, paint, True)
+        build.face([(-half, high, a), (half, high, a), (half, high, b), (-half, high, b)], color, paint, True)
+
+
+def _end(
+    build: _Builder, half: float, low: float, high: float, z: float, color: Color, paint: float, light: float = 1.0
+) -> None:
+    build.face([(-half, low, z), (half, low, z), (half, high, z), (-half, high, z)], color, paint, True, light)
+
+
+def _truck() -> Solid:
+    length, half, height = 8.2, 1.22, 3.5
+    build = _Builder(length, height)
+    rear, front = -length / 2, length / 2
+    for z in (rear + 1.4, rear + 2.5, front - 1.1):
+        build.treads(half - 0.04, z, 0.48, 0.34)
+    _sides(build, half - 0.3, 0.55, 1.0, rear + 0.1, front - 0.4, (44, 44, 46), 0)
+    _end(build, half - 0.3, 0.55, 1.0, rear + 0.1, (40, 40, 42), 0)
+    for z in (rear + 1.4, rear + 2.5, front - 1.1):
+        build.wheel(half - 0.02, z, 0.48)
+    _sides(build, half - 0.06, 0.6, 2.75, front - 2.0, front, TRIM, 1.0)
+    _end(build, half - 0.06, 0.6, 2.75, front, TRIM, 1.0)
+    _sides(build, half, 0.98, height, rear, front - 2.15, (206, 206, 202), 0)
+    _end(build, half, 0.98, height, front - 2.15, (196, 196, 192), 0)
+    _end(build, half, 0.98, height, rear, (210, 210, 206), 0)
+    tail, face = rear - 0.02, front + 0.02
+    build.patch((-0.02, 0.02), (1.05, height - 0.08), tail, (110, 110, 110), both=False)
+    build.patch((0.28, 0.32), (1.1, height - 0.15), tail, (150, 150, 150))
+    build.patch((half - 0.08, half), (0.98, height), tail, (150, 150, 150))
+    build.patch((-half, half), (height - 0.09, height), tail, (150, 150, 150), both=False)
+    build.patch((-half, half), (0.86, 1.02), tail, (70, 70, 72), both=False)
+    build.patch((-1.05, 1.05), (0.45, 0.57), tail, (186, 186, 180), both=False)
+    build.patch((0.72, 1.12), (0.74, 0.88), tail, (170, 26, 26), 1.2)
+    build.patch((-0.26, 0.26), (0.66, 0.8), tail, (220, 220, 214), both=False)
+    build.patch((0.0, half - 0.15), (1.55, 2.5), face, GLASS)
+    build.patch((0.05, half - 0.2), (2.05, 2.45), face, GLOSS, 0.85)
+    build.patch((0.0, 0.75), (0.85, 1.4), face, (34, 35, 37))
+    build.patch((0.78, 1.08), (0.72, 0.92), face, (230, 234, 236), 1.25)
+    build.patch((-0.26, 0.26), (0.62, 0.74), face, (224, 224, 218), both=False)
+    build.patch((half - 0.02, half + 0.2), (1.7, 2.2), front - 0.2, TRIM)
+    for sign in (1, -1):
+        x = sign * (half - 0.05)
+        build.face(
+            [(x, 1.6, front - 1.1), (x, 1.6, front - 0.15), (x, 2.5, front - 0.25), (x, 2.5, front - 1.1)], GLASS
+        )
+    return build.solid(2 * half)
+
+
+def _bus() -> Solid:
+    length, half, height = 11.5, 1.26, 3.05
+    build = _Builder(length, height)
+    rear, front = -length / 2, length / 2
+    for z in (rear + 3.0, front - 2.6):
+        build.treads(half - 0.04, z, 0.48, 0.3)
+    _sides(build, half, 0.32, height, rear, front, TRIM, 1.0)
+    _end(build, half, 0.32, height, rear, TRIM, 1.0)
+    _end(build, half, 0.32, height, front, TRIM, 1.0)
+    for z in (rear + 3.0, front - 2.6):
+        build.wheel(half + 0.02, z, 0.48)
+    panes = np.linspace(rear + 0.3, front - 0.3, 9).tolist()
+    for a, b in zip(panes, panes[1:]):
+        for sign in (1, -1):
+            x = sign * (half + 0.015)
+            build.face([(x, 1.35, a + 0.06), (x, 1.35, b - 0.06), (x, 2.5, b - 0.06), (x, 2.5, a + 0.06)], GLASS)
+            build.face(
+                [(x, 2.0, a + 0.06), (x, 2.0, b - 0.06), (x, 2.5, b - 0.06), (x, 2.5, a + 0.06)], GLOSS, light=0.8
+            )
+    tail, face = rear - 0.02, front + 0.02
+    build.patch((0.0, half - 0.2), (1.75, 2.6), tail, GLASS)
+    build.patch((0.0, half - 0.28), (2.2, 2.55), tail, GLOSS, 0.8)
+    build.patch((-0.8, 0.8), (0.75, 1.4), tail, (60, 61, 63), both=False)
+    build.patch((half - 0.26, half - 0.06), (0.7, 1.5), tail, (164, 26, 26), 1.2)
+    build.patch((-half, half), (0.32, 0.55), tail, TRIM, both=False)
+    build.patch((0.0, half - 0.1), (0.95, 2.5), face, GLASS)
+    build.patch((0.05, half - 0.15), (1.8, 2.45), face, GLOSS, 0.85)
+    build.patch((-0.95, 0.95), (2.58, 2.9), face, (30, 30, 30), both=False)
+    build.patch((-0.6, 0.6), (2.66, 2.82), face, (236, 170, 60), 1.2, both=False)
+    build.patch((half - 0.5, half - 0.12), (0.55, 0.75), face, (230, 234, 236), 1.25)
+    build.patch((-half, half), (0.32, 0.5), face, TRIM, both=False)
+    build.patch((-0.26, 0.26), (0.5, 0.62), face, (224, 224, 218), both=False)
+    return build.solid(2 * half)
+
+
+Part = tuple[Float, Color]
+"""(K, 2) corners in metres, x right and y up from between the feet, and a colour."""
+
+
+def _limb(x1: float, y1: float, x2: float, y2: float, thick1: float, thick2: float) -> Float:
+    dx, dy = x2 - x1, y2 - y1
+    size = math.hypot(dx, dy) or 1.0
+    nx, ny = -dy / size / 2, dx / size / 2
+    return np.array(
+        [(x1 + nx * thick1, y1 + ny * thick1), (x2 + nx * thick2, y2 + ny * thick2), (x2 - nx * thick2, y2 - ny * thick2), (x1 - nx * thick1, y1 - ny * thick1)],
+        np.float32,
+    )  # fmt: skip
+
+
+def _round(x: float, y: float, across: float, tall: float) -> Float:
+    angles = np.linspace(0, 2 * np.pi, 10, endpoint=False)
+    return np.stack([x + across * np.cos(angles), y + tall * np.sin(angles)], 1).astype(np.float32)
+
+
+def _dim(color: Color, factor: float) -> Color:
+    return (int(color[0] * factor), int(color[1] * factor), int(color[2] * factor))
+
+
+def pedestrian(style: int, phase: float, away: bool) -> list[Part]:
+    """A walking person; `phase` in radians, one step each π; `away` shows the back."""
+    coat, trousers, skin = COATS[style % len(COATS)], TROUSERS[style % len(TROUSERS)], SKIN[style % len(SKIN)]
+    hair = ((46, 34, 26), (92, 66, 42), (28, 26, 26), (128, 118, 104))[style % 4]
+    swing, lift = math.sin(phase), 0.09
+    parts: list[Part] = []
+    for side in (1, -1):
+        step = side * swing
+        foot = (side * 0.1 + 0.13 * step, lift * max(-step, 0.0))
+        knee = (side * 0.1 + 0.05 * step, 0.48 + 0.3 * foot[1])
+        parts += [
+            (_limb(*knee, foot[0], foot[1] + 0.05, 0.13, 0.1), _dim(trousers, 0.9)),
+            (_limb(side * 0.09, 0.92, *knee, 0.19, 0.14), trousers),
+            (_limb(foot[0] - 0.02, foot[1] + 0.03, foot[0] + 0.09, foot[1] + 0.03, 0.07, 0.06), (34, 30, 30)),
+        ]
+    for side in (1, -1):
+        hand = (side * 0.27 - 0.1 * swing * side, 0.86)
+        parts += [(_limb(side * 0.22, 1.4, *hand, 0.12, 0.09), _dim(coat, 0.8)), (_round(*hand, 0.045, 0.05), skin)]
+    torso = np.array(
+        [(-0.19, 0.82), (0.19, 0.82), (0.235, 1.36), (0.16, 1.47), (-0.16, 1.47), (-0.235, 1.36)], np.float32
+    )
+    parts += [(torso, coat), (torso * np.float32((0.45, 1)) + np.float32((0.09, 0)), _dim(coat, 1.12))]
+    if style % 3 == 0:
+        parts.append(
+            (
+                np.array([(-0.15, 0.98), (0.15, 0.98), (0.15, 1.4), (-0.15, 1.4)], np.float32),
+                _dim(COATS[(style + 3) % len(COATS)], 0.8),
+            )
+        )
+    parts += [(_limb(0, 1.44, 0, 1.54, 0.1, 0.1), skin), (_round(0, 1.62, 0.095, 0.125), hair if away else skin)]
+    if not away:
+        parts.append(
+            (
+                np.array([(-0.1, 1.64), (-0.09, 1.72), (0, 1.765), (0.09, 1.72), (0.1, 1.64), (0, 1.69)], np.float32),
+                hair,
+            )
+        )
+    return parts
+
+
+def cyclist(style: int, phase: float) -> tuple[list[Part], list[Part]]:
+    """(bicycle, rider) seen from behind, pedalling."""
+    coat, trousers, skin = COATS[(style + 2) % len(COATS)], TROUSERS[style % len(TROUSERS)], SKIN[style % len(SKIN)]
+    bicycle: list[Part] = [
+        (_round(0, 0.34, 0.045, 0.34), (24, 24, 26)),
+        (_limb(0, 0.3, 0, 0.95, 0.06, 0.05), (60, 62, 66)),
+        (_limb(-0.3, 1.02, 0.3, 1.02, 0.05, 0.05), (40, 40, 42)),
+        (_limb(-0.11, 0.9, 0.11, 0.9, 0.09, 0.09), (30, 28, 28)),
+        (_limb(-0.17, 0.28, 0.17, 0.28, 0.05, 0.05), (50, 50, 52)),
+        (_limb(-0.1, 0.66, 0.1, 0.66, 0.1, 0.1), (150, 24, 24)),
+    ]
+    rider: list[Part] = []
+    for side in (1, -1):
+        pedal = 0.28 + 0.16 * math.sin(phase) * side
+        knee = (side * 0.15, 0.62 + 0.55 * (pedal - 0.28))
+        rider += [
+            (_limb(*knee, side * 0.13, pedal, 0.13, 0.1), _dim(trousers, 0.9)),
+            (_limb(side * 0.1, 0.95, *knee, 0.17, 0.14), trousers),
+            (_limb(side * 0.2, 1.38, side * 0.29, 1.05, 0.11, 0.08), _dim(coat, 0.8)),
+        ]
+    torso = np.array(
+        [(-0.17, 0.88), (0.17, 0.88), (0.225, 1.3), (0.15, 1.46), (-0.15, 1.46), (-0.225, 1.3)], np.float32
+    )
+    helmet = ((190, 190, 186), (40, 44, 50), (160, 40, 40))[style % 3]
+    rider += [
+        (torso, coat),
+        (torso * np.float32((0.45, 1)) + np.float32((0.08, 0)), _dim(coat, 1.12)),
+        (_round(0, 1.57, 0.09, 0.12), skin),
+        (_round(0, 1.63, 0.115, 0.1), helmet),
+    ]
+    return bicycle, rider
