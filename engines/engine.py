@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from engines.spec import ModelSpec
+
+if TYPE_CHECKING:  # 70 ms that a command which loads no model need not wait for
+    import numpy as np
+    from numpy.typing import NDArray
 
 Precision = Literal["auto", "fp32", "bf16", "int8"]
 """What may be asked of an engine; `auto` is the fastest one that the CPU has without a quantised file."""

@@ -95,7 +95,7 @@ class OpenVINOEngine:
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot compile {path} ({_last_line(error)}); export the model again.") from None
 
-        outputs = {role: self._compiled.output(name).index for role, name in self.spec.outputs.items()}
+        outputs = {role: self._compiled.output(name) for role, name in self.spec.outputs.items()}
         self._free: SimpleQueue[_Slot] = SimpleQueue()
         for _ in range(in_flight):
             self._free.put(_Slot(self._compiled.create_infer_request(), max_batch, height, width))
@@ -186,14 +186,16 @@ class _Flight:
     error: Exception | None = None
 
 
-def _collect(flights: SimpleQueue[_Flight | None], free: SimpleQueue[_Slot], outputs: dict[OutputRole, int]) -> None:
+def _collect(
+    flights: SimpleQueue[_Flight | None], free: SimpleQueue[_Slot], outputs: dict[OutputRole, ov.ConstOutput]
+) -> None:
     """Resolve flights in the order they were submitted, until None comes."""
     while (flight := flights.get()) is not None:
         slot, predictions, error = flight.slot, None, flight.error
         if error is None:
             try:
                 slot.request.wait()
-                arrays = {role: slot.request.get_output_tensor(index).data.copy() for role, index in outputs.items()}
+                arrays = {role: slot.request.get_tensor(port).data.copy() for role, port in outputs.items()}
                 predictions = _split(arrays, flight.count)
             except Exception as raised:  # noqa: BLE001 - whatever it is, it belongs to whoever holds the future
                 error = raised

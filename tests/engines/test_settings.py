@@ -209,7 +209,9 @@ def test_nearest(word: str, found: str | None) -> None:
 
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cn", "Zl", "Zp"]), max_size=8)
-_SCALARS = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False, allow_infinity=False) | _TEXT
+_SCALARS = (
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=False, allow_infinity=False) | _TEXT
+)
 _KEYS = st.sampled_from(["streams", "outputs", "weights", "rate", "kind", "uri", "port", "car"]) | _TEXT
 _TREES = st.recursive(
     _SCALARS,
