@@ -8,12 +8,15 @@ configuration or by the code, never by what is in the footage.
 from __future__ import annotations
 
 import errno
+import socket
 import threading
 from collections.abc import Callable
+from socketserver import ThreadingMixIn
 from typing import Literal, Self, TypeVar
-from wsgiref.simple_server import WSGIServer
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.types import WSGIApplication
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 
 from engines.errors import OutputError
 
@@ -168,8 +171,9 @@ class Metrics:
         Raises:
             OutputError: the address is in use or not of this machine.
         """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            server, thread = start_http_server(port, host, self.registry)
+            return MetricsServer(host, port, family, make_wsgi_app(self.registry))
         except (OSError, OverflowError) as error:
             in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
             raise OutputError(
@@ -177,22 +181,24 @@ class Metrics:
                 if in_use
                 else f"metrics cannot be served at {host}:{port}: {getattr(error, 'strerror', None) or error}"
             ) from error
-        return MetricsServer(server, thread)
 
 
 class MetricsServer:
-    """A running metrics endpoint.
+    """A running metrics endpoint, in threads of its own.
 
     Attributes:
         host, port: where it listens.
         url: what to scrape.
     """
 
-    def __init__(self, server: WSGIServer, thread: threading.Thread) -> None:
-        self._server = server
-        self._thread = thread
-        self.host, self.port = str(server.server_address[0]), int(server.server_address[1])
+    def __init__(self, host: str, port: int, family: socket.AddressFamily, app: WSGIApplication) -> None:
+        server_class = type("Server", (_Server,), {"address_family": family})
+        self._server = make_server(host, port, app, server_class, _Silent)
+        self.host, self.port = str(self._server.server_address[0]), int(self._server.server_address[1])
         self.url = f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}/metrics"
+        # prometheus_client's own server looks for its end every 0.5 s, which is a tenth of what a whole stop may take.
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="metrics", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         """Stop listening. Twice is allowed."""
@@ -206,6 +212,17 @@ class MetricsServer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    """A client that holds its connection open holds up neither the others nor the end."""
+
+    daemon_threads = True
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name it is called by
+        """Say nothing: a scrape every few seconds is no news."""
 
 
 def _by_label(metric: Child) -> Callable[..., Child]:

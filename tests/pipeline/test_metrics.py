@@ -1,0 +1,236 @@
+"""Every metric moves, and a foreign parser reads it over HTTP."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+from prometheus_client.parser import text_string_to_metric_families
+
+from engines.errors import OutputError
+from pipeline.metrics import Metrics
+
+Labels = dict[str, str]
+
+
+def scrape(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """What Prometheus would get, through a real socket and the parser of the text format."""
+    with metrics.serve(port=0) as server, urllib.request.urlopen(server.url) as answer:
+        text = answer.read().decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.mark.parametrize(
+    ("move", "name", "labels", "expected"),
+    [
+        (lambda m: m.decoded("a"), "roadlens_frames_decoded_total", {"stream": "a"}, 2),
+        (lambda m: m.inferred("a", "unet"), "roadlens_frames_inferred_total", {"stream": "a", "model": "unet"}, 2),
+        (lambda m: m.emitted("a"), "roadlens_frames_emitted_total", {"stream": "a"}, 2),
+        (lambda m: m.emitted("a", 5), "roadlens_frames_emitted_total", {"stream": "a"}, 10),
+        (
+            lambda m: m.dropped("a", "slot", "newer", 3),
+            "roadlens_frames_dropped_total",
+            {"stream": "a", "stage": "slot", "reason": "newer"},
+            6,
+        ),
+        (
+            lambda m: m.dropped("a", "slot", "newer", 0),
+            "roadlens_frames_dropped_total",
+            {"stream": "a", "stage": "slot", "reason": "newer"},
+            0,
+        ),
+        (lambda m: m.decode_error("a"), "roadlens_decode_errors_total", {"stream": "a"}, 2),
+        (lambda m: m.stage("infer", 0.03), "roadlens_stage_seconds_count", {"stage": "infer"}, 2),
+        (lambda m: m.stage("infer", 0.03), "roadlens_stage_seconds_sum", {"stage": "infer"}, 0.06),
+        (lambda m: m.stage("infer", 0.03), "roadlens_stage_seconds_bucket", {"stage": "infer", "le": "0.016"}, 0),
+        (lambda m: m.stage("infer", 0.03), "roadlens_stage_seconds_bucket", {"stage": "infer", "le": "0.032"}, 2),
+        (lambda m: m.age("a", 0.09), "roadlens_frame_age_seconds_count", {"stream": "a"}, 2),
+        (lambda m: m.age("a", 0.09), "roadlens_frame_age_seconds_bucket", {"stream": "a", "le": "0.08"}, 0),
+        (lambda m: m.age("a", 0.09), "roadlens_frame_age_seconds_bucket", {"stream": "a", "le": "0.1"}, 2),
+        (lambda m: m.queue_depth("a", "slot", 4), "roadlens_queue_depth", {"stream": "a", "queue": "slot"}, 4),
+        (
+            lambda m: m.engine("unet", "openvino", "bf16", "cpu", "ready"),
+            "roadlens_engine_info",
+            {"model": "unet", "backend": "openvino", "precision": "bf16", "device": "cpu"},
+            1,
+        ),
+        (
+            lambda m: m.engine("unet", "openvino", "bf16", "cpu", "building"),
+            "roadlens_engine_state",
+            {"model": "unet", "state": "building"},
+            1,
+        ),
+        (
+            lambda m: m.encoder("a", "libx264"), "roadlens_encoder_info", {"stream": "a", "encoder": "libx264"}, 1,
+        ),
+    ],
+)  # fmt: skip
+def test_every_metric_moves(move: Callable[[Metrics], None], name: str, labels: Labels, expected: float) -> None:
+    metrics = Metrics()
+    assert not any(sample == name for sample, _ in scrape(metrics))
+    move(metrics)
+    move(metrics)
+    assert scrape(metrics)[name, frozenset(labels.items())] == pytest.approx(expected)
+
+
+def test_all_that_is_promised_is_there_and_documented() -> None:
+    metrics = Metrics()
+    with metrics.serve(port=0) as server, urllib.request.urlopen(server.url) as answer:
+        families = {f.name: f for f in text_string_to_metric_families(answer.read().decode())}
+    assert {name: family.type for name, family in families.items()} == {
+        "roadlens_frames_decoded": "counter",
+        "roadlens_frames_inferred": "counter",
+        "roadlens_frames_emitted": "counter",
+        "roadlens_frames_dropped": "counter",
+        "roadlens_decode_errors": "counter",
+        "roadlens_stage_seconds": "histogram",
+        "roadlens_frame_age_seconds": "histogram",
+        "roadlens_queue_depth": "gauge",
+        "roadlens_engine_info": "gauge",
+        "roadlens_engine_state": "gauge",
+        "roadlens_encoder_info": "gauge",
+    }
+    assert all(family.documentation for family in families.values())
+
+
+def test_an_engine_is_in_one_state_and_described_once() -> None:
+    metrics = Metrics()
+    metrics.engine("unet", "openvino", "auto", "auto", "loading")
+    metrics.engine("unet", "openvino", "bf16", "Some CPU", "ready")
+    seen = scrape(metrics)
+    infos = [dict(labels) for name, labels in seen if name == "roadlens_engine_info"]
+    assert infos == [{"model": "unet", "backend": "openvino", "precision": "bf16", "device": "Some CPU"}]
+    states = {dict(labels)["state"]: value for (name, labels), value in seen.items() if name == "roadlens_engine_state"}
+    assert states == {"loading": 0, "building": 0, "ready": 1, "failed": 0}
+
+
+def test_an_encoder_that_is_fallen_back_from_disappears() -> None:
+    metrics = Metrics()
+    metrics.encoder("a", "h264_nvenc")
+    metrics.encoder("a", "libx264")
+    metrics.encoder("b", "h264_nvenc")
+    shown = {tuple(sorted(labels)) for name, labels in scrape(metrics) if name == "roadlens_encoder_info"}
+    assert shown == {
+        (("encoder", "libx264"), ("stream", "a")),
+        (("encoder", "h264_nvenc"), ("stream", "b")),
+    }
+
+
+def test_two_runs_share_nothing_and_nothing_is_global() -> None:
+    first, second = Metrics(), Metrics()
+    first.decoded("a")
+    assert ("roadlens_frames_decoded_total", frozenset({("stream", "a")})) not in scrape(second)
+    assert REGISTRY.get_sample_value("roadlens_frames_decoded_total", {"stream": "a"}) is None
+
+
+def test_threads_lose_no_count() -> None:
+    metrics = Metrics()
+
+    def work() -> None:
+        for _ in range(2000):
+            metrics.decoded("a")
+            metrics.stage("decode", 0.001)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seen = scrape(metrics)
+    assert seen["roadlens_frames_decoded_total", frozenset({("stream", "a")})] == 8000
+    assert seen["roadlens_stage_seconds_count", frozenset({("stage", "decode")})] == 8000
+
+
+def test_the_endpoint_is_on_loopback_and_gone_when_closed() -> None:
+    server = Metrics().serve(port=0)
+    assert server.host == "127.0.0.1"
+    server.close()
+    server.close()
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(server.url, timeout=5)
+    with Metrics().serve(port=server.port) as again:
+        assert again.port == server.port
+
+
+def test_a_port_in_use_is_one_sentence() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(OutputError, match=f"127.0.0.1:{port}, which is in use") as refused:
+            Metrics().serve(port=port)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("host", "port"), [("192.0.2.1", 0), ("no-such-host.invalid", 0), ("127.0.0.1", 70000)])
+def test_where_it_cannot_listen_it_says_so(host: str, port: int) -> None:
+    with pytest.raises(OutputError, match=f"metrics cannot be served at {host}:{port}"):
+        Metrics().serve(host, port)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Debian's package prometheus) is not installed")
+def test_prometheus_own_linter_has_nothing_to_say() -> None:
+    metrics = Metrics()
+    metrics.decoded("a")
+    metrics.stage("infer", 0.02)
+    metrics.engine("unet", "openvino", "bf16", "cpu", "ready")
+    with metrics.serve(port=0) as server, urllib.request.urlopen(server.url) as answer:
+        text = answer.read()
+    linted = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True)
+    assert (linted.returncode, linted.stdout, linted.stderr) == (0, b"", b"")
+
+
+PROMETHEUS = """
+global: {scrape_interval: 1s}
+scrape_configs: [{job_name: roadlens, static_configs: [{targets: ["%s"]}]}]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus (Debian's package) is not installed")
+def test_a_real_prometheus_scrapes_it(tmp_path: Path) -> None:
+    import json
+    import urllib.parse
+
+    metrics = Metrics()
+    metrics.decoded("drive", 42)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    with metrics.serve(port=0) as server:
+        (tmp_path / "prometheus.yml").write_text(PROMETHEUS % f"{server.host}:{server.port}")
+        process = subprocess.Popen(
+            ["prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data",
+             f"--web.listen-address={address}"],
+            stderr=subprocess.PIPE,
+        )  # fmt: skip
+        drained = threading.Thread(target=lambda: process.stderr and process.stderr.read(), daemon=True)
+        drained.start()
+        query = urllib.parse.urlencode({"query": 'roadlens_frames_decoded_total{stream="drive"}'})
+        try:
+            found: list[dict[str, list[str]]] = []
+            while not found:
+                assert process.poll() is None, "prometheus ended"
+                try:
+                    with urllib.request.urlopen(f"http://{address}/api/v1/query?{query}", timeout=5) as answer:
+                        found = json.load(answer)["data"]["result"]
+                except (urllib.error.URLError, ConnectionError):
+                    drained.join(0.1)  # not listening yet
+        finally:
+            process.kill()
+            process.wait()
+            drained.join()
+    assert found[0]["value"][1] == "42"
