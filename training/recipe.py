@@ -88,6 +88,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     batch: Positive = 16
     evaluate_every: Positive = 500
     checkpoint_every: Positive = 100
+    report_every: Positive = 50
     seed: Whole = 0
     split: Literal["fit", "train"] = "fit"
     encoder_weights: Path | None = None

@@ -158,7 +158,7 @@ def train(
     if recipe.encoder_weights is not None and not last.exists():
         load_encoder(model.encoder, recipe.encoder_weights)
     task = SegmentationTask(model, recipe, load_pairs(data, recipe.split, cache), load_pairs(data, "dev", cache))
-    journal = Journal(output / "metrics.jsonl", recipe.steps, recipe.batch, say)
+    journal = Journal(output / "metrics.jsonl", recipe.steps, recipe.batch, say, recipe.report_every)
     trainer = _make_trainer(recipe, output, [journal, Checkpoints(output, recipe.checkpoint_every)])
     if recipe.batch < trainer.world_size:
         raise UsageError(f"batch = {recipe.batch} leaves some of the {trainer.world_size} devices without a picture")

@@ -1,0 +1,232 @@
+"""The contract that every network fulfils, and what each layer promises."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from engines.errors import ModelError
+from training.export import ExportedSegmenter, check_pictures, cityscapes_spec, export_segmenter
+from training.models import Segmenter, build_model
+from training.models.encoder import ResNetEncoder, load_encoder, make_encoder
+from training.models.pspnet import PyramidPooling, average_matrix, bilinear_matrix
+from training.recipe import ModelSettings, PSPNetSettings, Recipe, UNetSettings
+
+OPERATORS = Path(__file__).resolve().parents[3] / "shared" / "tensorrt" / "onnx-operators.json"
+
+MODELS: dict[str, ModelSettings] = {
+    "unet": UNetSettings(),
+    "unet-resnet18": UNetSettings(encoder="resnet18"),
+    "pspnet": PSPNetSettings(),
+    "pspnet-plain": PSPNetSettings(stride=8, detail=False),
+    "pspnet-resnet50": PSPNetSettings(encoder="resnet50", stride=8, detail=True),
+}
+EXPORTED = ["unet", "pspnet", "pspnet-plain"]
+
+
+def make(name: str) -> Segmenter:
+    """A network with random weights that also has lived: batch norm statistics away from 0 and 1."""
+    torch.manual_seed(0)
+    model = build_model(MODELS[name], 19)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return model.eval()
+
+
+def picture(batch: int, height: int, width: int) -> Tensor:
+    return torch.from_numpy(check_pictures(batch, height, width)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 128), (33, 70), (1, 1)])
+def test_any_size_gives_logits_of_that_size(name: str, height: int, width: int) -> None:
+    with torch.no_grad():
+        logits = make(name)(picture(2, height, width))
+    assert logits.shape == (2, 19, height, width)
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_saved_model_gives_the_same_bits(name: str) -> None:
+    first, second = make(name), build_model(MODELS[name], 19).eval()
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    second.load_state_dict(torch.load(file, weights_only=True))
+    x = picture(1, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(second(x), first(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_picture_is_scored_alone_as_in_a_batch_and_twice_alike(name: str) -> None:
+    model, x = make(name), picture(3, 64, 64)
+    with torch.no_grad():
+        batch = model(x)
+        torch.testing.assert_close(model(x), batch, rtol=0, atol=0)
+        torch.testing.assert_close(model(x[1:2]), batch[1:2], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_training_reaches_every_weight(name: str) -> None:
+    model = make(name).train()
+    logits, auxiliary = model.training_scores(picture(2, 64, 64))
+    loss = logits.square().mean()
+    if auxiliary is not None:
+        assert auxiliary.shape[:2] == (2, 19)
+        loss = loss + auxiliary.square().mean()
+    loss.backward()
+    still = [key for key, p in model.named_parameters() if p.grad is None]
+    # Stage 5 of the encoder is always used; nothing may be left out, or DDP would wait for its gradient.
+    assert still == []
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_export_answers_as_the_eager_model(name: str, tmp_path: Path) -> None:
+    model = make(name)
+    recipe = Recipe(name=name, data="cityscapes-pairs", model=MODELS[name], steps=1)
+    spec = cityscapes_spec(recipe, 64, 96, confidence=True)
+    path = tmp_path / "model.onnx"
+    export_segmenter(model, spec, path)
+    session = onnxruntime.InferenceSession(path)
+    eager = ExportedSegmenter(model, confidence=True)
+    for batch in (1, 3):
+        pictures = check_pictures(batch, 64, 96, seed=10 + batch)
+        class_map, confidence = session.run(["class_map", "confidence"], {"images": pictures})
+        with torch.no_grad():
+            logits = model(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1)
+            _, eager_confidence, _ = eager(torch.from_numpy(pictures))
+        assert class_map.dtype == confidence.dtype == np.uint8
+        assert (class_map == logits.argmax(1).numpy()).mean() >= 0.999
+        expected = logits.softmax(1).amax(1).numpy() * 255
+        assert np.abs(confidence - expected).max() <= 0.51 + 0.1
+        assert np.abs(eager_confidence.numpy() - expected).max() <= 0.51
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_export_is_one_clean_file(name: str, tmp_path: Path) -> None:
+    recipe = Recipe(name=name, data="cityscapes-pairs", model=MODELS[name], steps=1)
+    path = tmp_path / "model.onnx"
+    export_segmenter(make(name), cityscapes_spec(recipe, 64, 64), path)
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+    assert str(Path.cwd()).encode() not in path.read_bytes()
+    assert b"site-packages" not in path.read_bytes()
+    graph = onnx.load(path).graph
+    consumers = [node.op_type for node in graph.node if "images" in node.input]
+    producers = [node.op_type for node in graph.node if "class_map" in node.output]
+    assert (consumers, producers) == (["Cast"], ["Cast"])  # uint8 only with a cast next to it
+    dims = graph.input[0].type.tensor_type.shape.dim
+    assert dims[0].dim_param
+    assert [d.dim_value for d in dims[1:]] == [64, 64, 3]
+    count = Counter(node.op_type for node in graph.node)
+    assert count.total() < 160, "pooling must not unroll"
+    if OPERATORS.exists():
+        known = msgspec.json.decode(OPERATORS.read_bytes())["operators"]
+        assert [op for op in count if not known[op]["supported"]] == []
+
+
+# Layers -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("bins", "size"), [(1, 8), (2, 8), (3, 8), (6, 8), (6, 16), (6, 33), (3, 2)])
+def test_average_matrix_is_adaptive_average_pooling(bins: int, size: int) -> None:
+    x = torch.randn(1, 1, size)
+    expected = F.adaptive_avg_pool1d(x, bins)[0, 0]
+    torch.testing.assert_close(torch.from_numpy(average_matrix(bins, size)) @ x[0, 0], expected)
+
+
+@pytest.mark.parametrize(("bins", "size"), [(1, 8), (2, 8), (3, 8), (6, 16), (6, 33)])
+def test_bilinear_matrix_is_interpolation(bins: int, size: int) -> None:
+    y = torch.randn(1, 1, bins)
+    expected = F.interpolate(y, size=size, mode="linear", align_corners=False)[0, 0]
+    torch.testing.assert_close(torch.from_numpy(bilinear_matrix(bins, size)) @ y[0, 0], expected)
+
+
+def test_pyramid_pooling_is_what_the_paper_draws() -> None:
+    pyramid, x = PyramidPooling(8, 4).eval(), torch.randn(2, 8, 16, 32)
+    levels = [
+        F.interpolate(level(F.adaptive_avg_pool2d(x, bins)), size=(16, 32), mode="bilinear", align_corners=False)
+        for bins, level in zip(pyramid.bins, pyramid.levels, strict=True)
+    ]
+    with torch.no_grad():
+        torch.testing.assert_close(pyramid(x), torch.cat([x, *levels], 1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnet50"])
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_dilation_keeps_the_stride(name: str, stride: int) -> None:
+    encoder = make_encoder(name).eval()
+    encoder.dilate(stride)
+    maps = encoder(picture(1, 64, 128))
+    assert [m.shape[1] for m in maps] == list(encoder.channels)
+    assert [64 // m.shape[2] for m in maps] == [min(s, stride) for s in (2, 4, 8, 16, 32)]
+    assert all(a.shape[3] == 2 * a.shape[2] for a in maps)
+
+
+def test_dilation_is_torchvisions() -> None:
+    net = torchvision.models.resnet50(replace_stride_with_dilation=[False, True, True]).eval()
+    encoder = ResNetEncoder(50).eval()
+    encoder.load_state_dict({k: v for k, v in net.state_dict().items() if not k.startswith("fc.")})
+    encoder.dilate(8)
+    x = picture(1, 64, 64)
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    imagenet = ((x + 1) / 2 - mean[:, None, None]) / deviation[:, None, None]
+    with torch.no_grad():
+        y = net.maxpool(net.relu(net.bn1(net.conv1(imagenet))))
+        expected = net.layer4(net.layer3(net.layer2(net.layer1(y))))
+        torch.testing.assert_close(encoder(x)[-1], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_frozen_stages_are_nested() -> None:
+    encoder = make_encoder("mobilenet_v2")
+    counts = [len(encoder.stage_parameters(stages)) for stages in range(6)]
+    assert counts[0] == 0
+    assert all(fewer < more for fewer, more in pairwise(counts))
+    assert counts[5] == len(list(encoder.parameters()))
+
+
+def test_encoder_weights_from_torchvision_and_from_a_checkpoint(tmp_path: Path) -> None:
+    net = torchvision.models.mobilenet_v2()
+    torch.save(net.state_dict(), tmp_path / "whole.pth")
+    encoder = make_encoder("mobilenet_v2")
+    load_encoder(encoder, tmp_path / "whole.pth")
+    torch.testing.assert_close(encoder.features[0][0].weight, net.features[0][0].weight)
+    state = {f"average.module.encoder.{k}": v for k, v in encoder.state_dict().items()}
+    torch.save({"state_dict": state | {"average.module.head.weight": torch.zeros(1)}}, tmp_path / "run.ckpt")
+    other = make_encoder("mobilenet_v2")
+    load_encoder(other, tmp_path / "run.ckpt")
+    torch.testing.assert_close(other.state_dict(), encoder.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "there is no weights file"),
+        (b"no zip", "is not a readable weights file"),
+        ([1, 2], "holds no weights"),
+        ({"fc.weight": torch.zeros(2)}, "does not hold this encoder"),
+    ],
+)
+def test_bad_encoder_weights_are_one_sentence(tmp_path: Path, content: object, sentence: str) -> None:
+    path = tmp_path / "weights.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(ModelError, match=sentence) as caught:
+        load_encoder(make_encoder("mobilenet_v2"), path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,156 @@
+"""The training loop: a run that was killed and resumed is, bit by bit, the run that was not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from engines.errors import ModelError, OutputError, UsageError
+from training.checkpoint import AtomicCheckpointIO, load_model, stored_recipe
+from training.recipe import PSPNetSettings, Recipe, UNetSettings, override
+from training.run import train
+
+TINY = {
+    "unet": Recipe(
+        name="tiny-unet", data="cityscapes-pairs", model=UNetSettings(decoder=(16, 16, 16, 16)), steps=8, batch=2,
+        evaluate_every=4, checkpoint_every=1, report_every=1, frozen_stages=1, ema_decay=0.9, precision="32-true",
+    ),
+    "pspnet": Recipe(
+        name="tiny-pspnet", data="cityscapes-pairs", model=PSPNetSettings(pooled=16, width=16), steps=6, batch=2,
+        evaluate_every=3, checkpoint_every=2, report_every=1, precision="bf16-mixed", freeze_encoder_norm=False,
+    ),
+}  # fmt: skip
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from tests.training.test_run import TINY
+from training.run import train
+torch.set_num_threads(1)
+name, data, output = sys.argv[1:4]
+train(TINY[name], Path(data), Path(output), say=lambda line: print(line, flush=True))
+"""
+
+
+def journal(output: Path) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl without what depends on the clock."""
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    clock = {"images_per_second", "minutes_left"}
+    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
+
+
+def kill_at(name: str, data: Path, output: Path, step: int) -> None:
+    """Train in another process and kill it with SIGKILL as soon as it says that `step` is done."""
+    command = [sys.executable, "-c", SCRIPT, name, str(data), str(output)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(f"step {step}/"):
+                process.kill()
+                break
+        else:
+            pytest.fail("the run ended before the step it was to be killed at")
+        process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "killed_at"),
+    [("unet", 3), ("unet", 4), ("pspnet", 5)],
+    ids=["between evaluations", "at an evaluation", "batch norm trained, bf16, behind the last checkpoint"],
+)
+def test_killed_and_resumed_equals_uninterrupted(name: str, killed_at: int, pairs_folder: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    expected = torch.load(train(TINY[name], pairs_folder, whole, say=_silent), weights_only=True)
+    kill_at(name, pairs_folder, broken, killed_at)
+    resumed = torch.load(train(TINY[name], pairs_folder, broken, resume=True, say=_silent), weights_only=True)
+    assert resumed["global_step"] == expected["global_step"] == TINY[name].steps
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        torch.testing.assert_close(resumed[part], expected[part], rtol=0, atol=0)
+    # The best checkpoint was chosen alike, and the journal has every step once.
+    best = [torch.load(folder / "best.ckpt", weights_only=True) for folder in (whole, broken)]
+    assert best[0]["global_step"] == best[1]["global_step"]
+    torch.testing.assert_close(best[1]["state_dict"], best[0]["state_dict"], rtol=0, atol=0)
+    assert journal(broken) == journal(whole)
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def trained(pairs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of two steps of the tiny U-Net."""
+    output = tmp_path_factory.mktemp("run")
+    train(override(TINY["unet"], ["steps=2", "evaluate_every=1"]), pairs_folder, output, say=_silent)
+    return output
+
+
+def test_a_checkpoint_knows_its_recipe_and_gives_the_average(trained: Path) -> None:
+    model, recipe = load_model(trained / "last.ckpt")
+    assert recipe.name == "tiny-unet"
+    assert recipe.steps == 2
+    assert not model.training
+    state = torch.load(trained / "last.ckpt", weights_only=True)["state_dict"]
+    torch.testing.assert_close(model.head.weight.data, state["average.module.head.weight"], rtol=0, atol=0)
+    assert not torch.equal(model.head.weight.data, state["model.head.weight"])
+
+
+def test_an_old_run_is_not_overwritten(trained: Path, pairs_folder: Path) -> None:
+    with pytest.raises(UsageError, match="--resume"):
+        train(TINY["unet"], pairs_folder, trained)
+
+
+def test_another_recipes_run_is_not_resumed(trained: Path, pairs_folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"optimizer\.learning_rate = 0\.002, this run has .* 0\.01"):
+        changed = override(TINY["unet"], ["steps=2", "evaluate_every=1", "optimizer.learning_rate=0.01"])
+        train(changed, pairs_folder, trained, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "sentence"),
+    [
+        (None, ModelError, "there is no checkpoint"),
+        (b"text", ModelError, "is not a readable checkpoint"),
+        ({"weights": 1}, ModelError, "holds no state_dict"),
+        ({"state_dict": {}}, UsageError, "does not say which recipe made it"),
+    ],
+)
+def test_bad_checkpoints(content: object, error: type[Exception], sentence: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(error, match=sentence):
+        load_model(path)
+
+
+def test_a_checkpoint_of_another_model(trained: Path, tmp_path: Path) -> None:
+    content = torch.load(trained / "last.ckpt", weights_only=True)
+    content["roadlens_recipe"]["model"] = {"kind": "pspnet"}
+    torch.save(content, tmp_path / "x.ckpt")
+    assert stored_recipe(tmp_path / "x.ckpt") != stored_recipe(trained / "last.ckpt")
+    with pytest.raises(ModelError, match="does not fit the model of recipe tiny-unet"):
+        load_model(tmp_path / "x.ckpt")
+
+
+def test_a_disk_that_fills_up_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="file size limits are POSIX")
+    path, writer = tmp_path / "last.ckpt", AtomicCheckpointIO()
+    writer.save_checkpoint({"step": 1}, path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # writing past it fails as a full disk does
+    try:
+        with pytest.raises(OutputError, match="the one before it is still good"):
+            writer.save_checkpoint({"step": 2, "weights": torch.zeros(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
