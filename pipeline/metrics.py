@@ -192,7 +192,7 @@ class MetricsServer:
     """
 
     def __init__(self, host: str, port: int, family: socket.AddressFamily, app: WSGIApplication) -> None:
-        server_class = type("Server", (_Server,), {"address_family": family})
+        server_class: type[_Server] = type("Server", (_Server,), {"address_family": family})
         self._server = make_server(host, port, app, server_class, _Silent)
         self.host, self.port = str(self._server.server_address[0]), int(self._server.server_address[1])
         self.url = f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}/metrics"

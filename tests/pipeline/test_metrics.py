@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -202,9 +204,6 @@ scrape_configs: [{job_name: roadlens, static_configs: [{targets: ["%s"]}]}]
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus (Debian's package) is not installed")
 def test_a_real_prometheus_scrapes_it(tmp_path: Path) -> None:
-    import json
-    import urllib.parse
-
     metrics = Metrics()
     metrics.decoded("drive", 42)
     with socket.socket() as probe:
