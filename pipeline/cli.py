@@ -87,7 +87,7 @@ def run(
 ) -> None:
     """Analyse footage: overlaid video, JSON lines, ZeroMQ messages, metrics, in any combination."""
     values: dict[str, Any] = {
-        "video": {"path": output, "preset": preset, "crf": crf, "encoder": encoder},
+        "video": {"path": None if output is None else str(output), "preset": preset, "crf": crf, "encoder": encoder},
         "overlay": {
             "opacity": opacity, "legend": legend, "heads_up": heads_up, "boxes": boxes, "outlines": outlines,
             "hide": tuple(hide) if hide else None,
@@ -158,7 +158,7 @@ def _configured(path: Path | None, values: dict[str, Any]) -> Config:
     from pipeline.config import Config, read_config
 
     settings = read_config(path) if path is not None else Config()
-    merged = msgspec.to_builtins(settings, builtin_types=(Path,))
+    merged = msgspec.to_builtins(settings, enc_hook=str)  # a Path becomes text
     for key, value in values.items():
         if isinstance(value, dict):
             merged[key].update({k: v for k, v in value.items() if v is not None})

@@ -68,6 +68,20 @@ class Colorimetry:
         return y, u, v
 
 
+@dataclass(frozen=True, slots=True)
+class ColorTags:
+    """What a stream says of its colours, as FFmpeg numbers it (libavutil/pixfmt.h); 2 and 0 are "not said"."""
+
+    matrix: int = 2
+    range: int = 0
+    primaries: int = 2
+    transfer: int = 2
+
+    @classmethod
+    def of(cls, image: av.VideoFrame) -> ColorTags:
+        return cls(image.colorspace, image.color_range, image.color_primaries, image.color_trc)
+
+
 _ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, -90: cv2.ROTATE_90_CLOCKWISE}
 
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self, cast
 
 import av
 import av.error
+import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.packet import Packet
@@ -23,7 +24,7 @@ from av.video.stream import VideoStream
 
 from engines.errors import SourceError
 from pipeline.frame import Frame, Mode
-from pipeline.picture import blendable_format, converted, rotated
+from pipeline.picture import ColorTags, blendable_format, converted, rotated
 from pipeline.synthetic import SCHEME, SyntheticOptions, as_video_frame, parse_synthetic, synthetic_frames
 from pipeline.timeline import Timeline
 
@@ -58,6 +59,7 @@ class StreamInfo:
         rate: nominal frames a second, for display and key-frame distance; timestamps rule.
         expected_frames: how many frames the container announces, or None.
         audio: templates of the audio tracks, valid while the source is open.
+        color: what the pictures say of their colours.
     """
 
     width: int
@@ -67,6 +69,20 @@ class StreamInfo:
     rate: Fraction
     expected_frames: int | None
     audio: tuple[AudioStream, ...] = ()
+    color: ColorTags = ColorTags()
+
+    @classmethod
+    def of(
+        cls,
+        image: av.VideoFrame,
+        time_base: Fraction,
+        rate: Fraction,
+        expected_frames: int | None,
+        audio: tuple[AudioStream, ...] = (),
+    ) -> Self:
+        """What the first frame, as it will be yielded, and the container say."""
+        size = image.width, image.height
+        return cls(*size, image.format.name, time_base, rate, expected_frames, audio, ColorTags.of(image))
 
 
 @dataclass(slots=True)
@@ -224,9 +240,7 @@ class ClipSource:
         self._rewind()
         audio = tuple(self._current()[0].streams.audio)
         self._audio_layout = tuple(_audio_signature(s) for s in audio)
-        return StreamInfo(
-            upright.width, upright.height, upright.format.name, time_base, rate, self._expected_frames(rate), audio
-        )
+        return StreamInfo.of(upright, time_base, rate, self._expected_frames(rate), audio)
 
     def _open_next(self) -> av.VideoFrame | None:
         """Open the next clip that gives a picture, and return its first one; None when there is none left."""
@@ -415,9 +429,7 @@ class ImageSource:
             if image is not None:
                 upright = self._normalize(image)
                 self.counts = SourceCounts()
-                return StreamInfo(
-                    upright.width, upright.height, upright.format.name, 1 / self.rate, self.rate, len(self.paths)
-                )
+                return StreamInfo.of(upright, 1 / self.rate, self.rate, len(self.paths))
         raise SourceError(f"none of the {len(self.paths)} pictures in {self.paths[0].parent} can be read")
 
     def _read(self, path: Path) -> av.VideoFrame | None:
@@ -455,8 +467,8 @@ class SyntheticSource:
 
     def open(self) -> StreamInfo:
         options = self.options
-        pixel_format = blendable_format("yuv420p", options.width, options.height)
-        return StreamInfo(options.width, options.height, pixel_format, options.time_base, options.fps, options.frames)
+        first = self._normalize(as_video_frame(np.zeros((options.height, options.width, 3), np.uint8)))
+        return StreamInfo.of(first, options.time_base, options.fps, options.frames)
 
     def __iter__(self) -> Iterator[Frame | AudioPacket]:
         for drawn in synthetic_frames(self.options):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ import av
 import av.error
 import msgspec
 from av.audio.stream import AudioStream
+from av.bitstream import BitStreamFilterContext
 from av.container import OutputContainer
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
@@ -83,6 +85,8 @@ def open_encoder(container: OutputContainer, info: StreamInfo, options: VideoOpt
 def _configure(context: VideoCodecContext, info: StreamInfo, options: VideoOptions, name: str) -> None:
     context.width, context.height, context.pix_fmt = info.width, info.height, info.pixel_format
     context.time_base, context.framerate = info.time_base, info.rate
+    context.colorspace, context.color_range = info.color.matrix, info.color.range
+    context.color_primaries, context.color_trc = info.color.primaries, info.color.transfer
     context.gop_size = max(1, round(_KEY_FRAME_SECONDS * info.rate))
     context.thread_count = options.threads
     if name == "h264_nvenc":
@@ -131,6 +135,7 @@ class VideoWriter:
                 earlier.unlink(missing_ok=True)
             elif not earlier.exists():
                 self.partial.replace(earlier)
+            self.partial.touch()  # FFmpeg opens the file with the first packet only
             self._container: OutputContainer = av.open(
                 str(self.partial),
                 "w",
@@ -185,13 +190,15 @@ class VideoWriter:
         with av.open(str(earlier)) as old:
             video = old.streams.video[0]
             self._container.start_encoding()
-            if video.codec_context.extradata != self._video.codec_context.extradata:
+            if not _same_parameter_sets(self._video.codec_context.extradata, video.codec_context.extradata):
                 raise OutputError(
                     f"{self.partial} was made with other encoder settings or another picture size; resume with the same "
                     f"ones, or remove {earlier}"
                 )
             tracks = {s.index: track for track, s in zip(self._audio, old.streams.audio, strict=False)}
             pictures = 0
+            # The encoder hands start codes to the muxer, so the copied packets must come with start codes too.
+            to_start_codes = BitStreamFilterContext("h264_mp4toannexb", video)
             for packet in old.demux():
                 if packet.pts is None or not packet.size:
                     continue
@@ -199,8 +206,9 @@ class VideoWriter:
                     pictures += 1
                     if pictures > resume.packets:
                         continue
-                    packet.stream = self._video
-                    self._mux([packet])
+                    for copied in to_start_codes.filter(packet):
+                        copied.stream = self._video
+                        self._mux([copied])
                 elif packet.stream_index in tracks and packet.pts * packet.time_base < resume.time:
                     self.consume_audio(AudioPacket(tracks[packet.stream_index], cast("Packet[AudioStream]", packet)))
 
@@ -286,6 +294,13 @@ class VideoWriter:
         with suppress(OSError):
             self._container.close()
         self.partial.unlink(missing_ok=True)
+
+
+def _same_parameter_sets(start_coded: bytes | None, stored: bytes | None) -> bool:
+    """Whether an MP4's decoder configuration holds every SPS and PPS of an encoder's (H.264, NAL types 7 and 8)."""
+    units = re.split(rb"\x00{2,3}\x01", start_coded or b"")
+    wanted = [unit for unit in units if unit and unit[0] & 31 in (7, 8)]
+    return bool(wanted) and all(unit in (stored or b"") for unit in wanted)
 
 
 def partial_name(path: Path) -> Path:
