@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+LONGEST_GAP = 3600
+"""Seconds between two frames beyond which a jump forward is a clock that was set, not a pause in the recording."""
+
+_JITTER = 2
+"""Nominal frames that a timestamp may lie back without being a clock that started anew."""
+
 
 class Timeline:
-    """Places timestamps on one line that never runs backwards.
+    """Places timestamps on one line on which every frame lies behind the one before.
 
-    The first clip keeps its own timestamps, so that what goes out has the times of what came in. A time that does not
-    lie behind the one before (a reset, a wrapped counter, the next clip of a trip) starts a new piece right behind the
-    frame before it. Gaps forward stay as they are.
+    The first clip keeps its own timestamps, so that what goes out has the times of what came in. Gaps forward stay as
+    they are, up to `LONGEST_GAP`. A time that repeats, or lies back by less than two frames, is put one unit behind
+    the frame before it, and sound and later frames stay where they are. A time further back (a reset, a wrapped
+    counter), or a jump beyond the longest gap, starts a new piece right behind the last frame; the sound moves along.
 
     Args:
         time_base: seconds a unit of the line; the time base of the first clip.
         frame_duration: units a frame lasts where neither frame nor clip says.
+
+    Attributes:
+        resets: how many pieces were started by timestamps that jumped; joined clips do not count.
+
+    >>> line = Timeline(Fraction(1, 25), 1)
+    >>> [line.place(pts, Fraction(1, 25)) for pts in (7, 8, 9, None, 0, 1)]
+    [7, 8, 9, 10, 11, 12]
     """
 
     def __init__(self, time_base: Fraction, frame_duration: int) -> None:
@@ -43,17 +57,18 @@ class Timeline:
             time_base: seconds a unit of `pts` and `duration`.
             duration: how long it is shown, 0 when unknown.
         """
-        if pts is None:
-            placed = self.end
-        else:
-            own = self._rescale(pts, time_base)
-            placed = own + self._offset
-            if self._last is not None and placed <= self._last:
+        placed = self.end if pts is None else self._rescale(pts, time_base) + self._offset
+        if self._last is not None and pts is not None:
+            step = placed - self._last
+            if -_JITTER * self.frame_duration < step <= 0:
+                placed = self._last + 1
+            elif step <= 0 or step * self.time_base > LONGEST_GAP:
                 self.resets += 1
-                self._offset = self.end - own
+                self._offset += self.end - placed
                 placed = self.end
         shown = self._rescale(duration, time_base)
-        if shown <= 0 and self._last is not None and placed > self._last:
+        if shown <= 0 and self._last is not None:
+            # As long as the one before, but a pause is no frame duration.
             shown = min(placed - self._last, 4 * self.frame_duration)
         self._last, self._last_duration = placed, max(shown or self.frame_duration, 1)
         return placed
