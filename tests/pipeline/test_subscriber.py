@@ -23,7 +23,7 @@ from engines.errors import OutputError, SourceError, UsageError
 from pipeline import messages
 from pipeline.messages import AnalysisMessage, EndMessage, MessageError, Received
 from pipeline.publish import Publisher
-from pipeline.subscribe_command import describe, write_received
+from pipeline.received import describe, write_received
 from pipeline.subscriber import Gap, StreamTally, Subscriber
 from tests.pipeline.fake_analysis import analysis, areas
 from tests.pipeline.test_publish import ANYWHERE, ROOT, until_subscribed

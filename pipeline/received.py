@@ -1,0 +1,61 @@
+"""What a received message looks like to people, and as files in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+from engines.classes import ClassInfo
+from engines.errors import OutputError
+from pipeline.messages import AnalysisMessage, Header, MaskMessage, Received, encode_png, to_json
+
+
+def describe(header: Header) -> str:
+    """A header in one line for people."""
+    if not isinstance(header, AnalysisMessage):
+        told = f"{header.frames} frames, {header.dropped} dropped"
+        return f"{header.stream} #{header.sequence}  end ({header.reason}): {told}"
+    parts = [f"{header.stream} #{header.sequence}", f"frame {header.frame}", f"{header.time_s:.3f} s"]
+    parts += [f"age {header.age_ms:.0f} ms"]
+    if header.dropped_since_last:
+        parts.append(f"{header.dropped_since_last} dropped before")
+    if header.boxes:
+        parts.append(", ".join(f"{box.label} {box.score:.2f}" for box in header.boxes))
+    largest = sorted(header.area.items(), key=lambda item: -item[1])[:4]
+    if largest:
+        parts.append(" ".join(f"{name} {share:.0%}" for name, share in largest))
+    return "  ".join(parts)
+
+
+def write_received(received: Received, folder: Path) -> None:
+    """Write a message as `<folder>/<stream>/<run>-<sequence>.json`, and its mask beside it as `.png`.
+
+    The mask is written first: where there is a `.json`, the message is complete.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    header = received.header
+    place = folder / _file_name(header.stream)
+    name = f"{_file_name(header.run)}-{header.sequence:08d}"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        if received.class_map is not None and isinstance(header, AnalysisMessage) and header.mask is not None:
+            (place / f"{name}.png").write_bytes(_png(received, header.mask))
+        (place / f"{name}.json").write_bytes(to_json(header) + b"\n")
+    except OSError as error:
+        raise OutputError(f"{place / name}.json cannot be written: {error.strerror}") from error
+
+
+def _png(received: Received, mask: MaskMessage) -> bytes:
+    if mask.encoding == "png" and received.payload is not None:
+        return received.payload
+    assert received.class_map is not None
+    classes = tuple(ClassInfo(label.id, label.name, label.color, label.thing) for label in mask.labels)
+    return encode_png(received.class_map, classes)
+
+
+def _file_name(name: str) -> str:
+    """A name from the network that stays in its folder: no separator, neither `.` nor `..`, nothing hidden."""
+    quoted = quote(name, safe=" ")
+    return "%2E" + quoted[1:] if quoted.startswith(".") else quoted
