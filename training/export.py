@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -18,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from engines.classes import CITYSCAPES_CLASSES
-from engines.errors import CheckFailed, OutputError, UsageError
+from engines.errors import CheckFailed, UsageError
 from engines.spec import Metric, ModelSpec, OutputRole, embed_spec
+from training.files import write_file
 from training.models import Segmenter
 from training.recipe import Recipe
 
@@ -122,7 +122,7 @@ def export_segmenter(model: Segmenter, spec: ModelSpec, path: Path) -> None:
     del proto.graph.output[:]
     proto.graph.output.extend(kept)
     embed_spec(proto, spec)
-    write_model(proto, path)
+    write_file(path, proto.SerializeToString())
 
 
 def _trace(graph: ExportedSegmenter, height: int, width: int, names: list[str]) -> onnx.ModelProto:
@@ -193,23 +193,3 @@ def _check(proto: onnx.ModelProto, graph: ExportedSegmenter, spec: ModelSpec) ->
                 f"{error:.2g} (at most {MAX_LOGIT_ERROR:g}) and {agreement:.2%} of its class map agrees (at least "
                 f"{MIN_CLASS_MAP_AGREEMENT:.1%}); nothing was written"
             )
-
-
-def write_model(proto: Any, path: Path) -> None:
-    """Write a model under a temporary name and rename it, so that a half-written one never stands under `path`.
-
-    Raises:
-        OutputError: the folder cannot be written to, or the disk is full.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(proto.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise OutputError(f"{path} could not be written ({error.strerror}); choose another place with -o") from None

@@ -120,8 +120,8 @@ class Checkpoints(L.Callback):
 
 
 def train(
-    recipe: Recipe, data: Path, output: Path, cache: Path | None = None, resume: bool = False,
-    say: Callable[[str], None] = print,
+    recipe: Recipe, data: Path, output: Path, cache: Path | None = None, *, resume: bool = False,
+    skip_broken: bool = False, say: Callable[[str], None] = print,
 ) -> Path:  # fmt: skip
     """Train a recipe and write `last.ckpt`, `best.ckpt` (by mean IoU on `dev`), `recipe.yaml` and `metrics.jsonl`.
 
@@ -133,6 +133,7 @@ def train(
         output: folder for checkpoints and metrics; made if it is missing.
         cache: folder for decoded data, or None.
         resume: go on from `output/last.ckpt`; the result is the one an uninterrupted run gives (on a CPU bit by bit).
+        skip_broken: leave out pairs that cannot be used, and name them.
         say: gets the lines of progress.
 
     Returns:
@@ -157,7 +158,8 @@ def train(
     model = build_model(recipe.model, len(CITYSCAPES_CLASSES))
     if recipe.encoder_weights is not None and not last.exists():
         load_encoder(model.encoder, recipe.encoder_weights)
-    task = SegmentationTask(model, recipe, load_pairs(data, recipe.split, cache), load_pairs(data, "dev", cache))
+    fit, dev = (load_pairs(data, s, cache, skip_broken=skip_broken, say=say) for s in (recipe.split, "dev"))
+    task = SegmentationTask(model, recipe, fit, dev)
     journal = Journal(output / "metrics.jsonl", recipe.steps, recipe.batch, say, recipe.report_every)
     trainer = _make_trainer(recipe, output, [journal, Checkpoints(output, recipe.checkpoint_every)])
     if recipe.batch < trainer.world_size:

@@ -7,7 +7,7 @@ Decoding takes the nearest palette colour through a look-up table and ignores wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.classes import CITYSCAPES_CLASSES, IGNORE
-from engines.errors import SourceError
+from engines.errors import OutputError, SourceError
 
 UInt8 = NDArray[np.uint8]
 
@@ -28,6 +28,9 @@ SIDE = 256
 MAX_COLOR_DISTANCE = 40.0
 """A label pixel further than this (Euclidean, RGB levels) from every palette colour is ignored."""
 
+MAX_OUTSIDE_PALETTE = 0.3
+"""A label with a larger share of pixels further than that from the palette is refused; the set's own have up to 0.12."""
+
 HOLD_OUT_EVERY = 20
 """Pairs of `train` whose number is a multiple of this are set aside (split `dev`) to choose epochs and settings on."""
 
@@ -35,13 +38,15 @@ _VOID_COLORS = ((0, 0, 0), (111, 74, 0), (81, 0, 81), (250, 170, 160), (230, 150
                 (150, 100, 100), (150, 120, 90), (0, 0, 90), (0, 0, 110))  # fmt: skip
 _THIN = np.isin(np.arange(256), [4, 5, 6, 7, 11, 12, 17, 18])
 _DECODER_VERSION = 3
+_TOO_FAR = 254
+_END_OF_JPEG = b"\xff\xd9"
 
 Split = Literal["fit", "dev", "train", "val"]
 
 
 @cache
-def _colour_lookup() -> UInt8:
-    """(2^24,) uint8: class id of the colour red·2^16 + green·2^8 + blue, 255 for void or too far from the palette.
+def _color_table() -> UInt8:
+    """(2^24,) uint8: class id of the colour red·2^16 + green·2^8 + blue, 255 for void, 254 too far from the palette.
 
     Every colour has its own place: 16 MB and about a second, once, instead of 29 distances a pixel.
     """
@@ -56,8 +61,14 @@ def _colour_lookup() -> UInt8:
         squared = (colors**2).sum(1, keepdims=True) - 2 * colors @ palette.T + (palette**2).sum(1)
         nearest = squared.argmin(1)
         too_far = squared[np.arange(65536), nearest] > MAX_COLOR_DISTANCE**2
-        table[red] = np.where(too_far, IGNORE, ids[nearest])
+        table[red] = np.where(too_far, _TOO_FAR, ids[nearest])
     return table.ravel()
+
+
+def _look_up(rgb: UInt8) -> UInt8:
+    red, green, blue = (rgb[..., channel].astype(np.int32) for channel in range(3))
+    found: UInt8 = _color_table()[(red << 16) | (green << 8) | blue]
+    return found
 
 
 def decode_label(rgb: UInt8) -> UInt8:
@@ -72,9 +83,14 @@ def decode_label(rgb: UInt8) -> UInt8:
     Returns:
         (H, W) uint8 trainIds.
     """
-    red, green, blue = (rgb[..., channel].astype(np.int32) for channel in range(3))
-    label: UInt8 = _colour_lookup()[(red << 16) | (green << 8) | blue]
+    label = _look_up(rgb)
+    label[label == _TOO_FAR] = IGNORE
     return label
+
+
+def outside_palette(rgb: UInt8) -> float:
+    """Share of an (H, W, 3) uint8 RGB label's pixels further than `MAX_COLOR_DISTANCE` from every palette colour."""
+    return float((_look_up(rgb) == _TOO_FAR).mean())
 
 
 def ignore_doubtful_pixels(label: UInt8) -> UInt8:
@@ -165,36 +181,86 @@ def list_pairs(root: Path, split: Split) -> list[Path]:
     return paths
 
 
-def load_pairs(root: Path, split: Split, cache_folder: Path | None = None) -> Pairs:
-    """Decode a split into memory (about 270 MB a thousand pairs), from `cache_folder` when its decoder and files match.
+def read_pair(path: Path) -> tuple[UInt8, UInt8]:
+    """(photo, colour label) of a composite, each (256, 256, 3) uint8 RGB.
 
     Raises:
-        SourceError: not the set, a composite of the wrong size, or a file that is not a readable picture.
+        SourceError: the file is not a whole JPEG, has another size, or its right half is not a label.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read ({error.strerror})") from None
+    # OpenCV fills up what is missing of a file that was cut off, and says so only on standard error.
+    whole = _END_OF_JPEG in data[-64:]
+    composite = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if whole else None
+    if composite is None:
+        raise SourceError(f"{path} is not a whole JPEG; fetch the file again, or leave it out with --skip-broken")
+    photo, colors = split_composite(composite.astype(np.uint8, copy=False), path)
+    share = outside_palette(colors)
+    if share > MAX_OUTSIDE_PALETTE:
+        raise SourceError(
+            f"{path}: {share:.0%} of the right half is further than {MAX_COLOR_DISTANCE:g} from every Cityscapes "
+            f"colour (at most {MAX_OUTSIDE_PALETTE:.0%}); it is not a label in the official palette"
+        )
+    return photo, colors
+
+
+def load_pairs(
+    root: Path, split: Split, cache_folder: Path | None = None, *, skip_broken: bool = False,
+    say: Callable[[str], None] = print,
+) -> Pairs:  # fmt: skip
+    """Decode a split into memory (about 270 MB a thousand pairs).
+
+    Args:
+        root: folder of the set.
+        split: of the set.
+        cache_folder: where decoded splits are kept; taken from there when decoder and files are the same.
+        skip_broken: leave out what cannot be used, and name it to `say`, in place of raising.
+        say: gets one sentence for each pair left out.
+
+    Raises:
+        SourceError: not the set, or a pair that cannot be used; see `read_pair`.
     """
     paths = list_pairs(root, split)
     stored: Path | None = None
     if cache_folder is not None:
-        listing = "\n".join(f"{p.name} {p.stat().st_size}" for p in paths)
+        listing = "\n".join(f"{p.name} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in paths)
         digest = hashlib.sha256(f"{_DECODER_VERSION} {MAX_COLOR_DISTANCE}\n{listing}".encode()).hexdigest()[:16]
         stored = cache_folder / f"cityscapes-pairs-{split}-{digest}.npz"
         if stored.exists():
             with np.load(stored) as arrays:
-                return Pairs(arrays["photos"], arrays["labels"], tuple(p.name for p in paths))
+                return Pairs(arrays["photos"], arrays["labels"], tuple(arrays["names"].tolist()))
     photos = np.empty((len(paths), SIDE, SIDE, 3), np.uint8)
     labels = np.empty((len(paths), SIDE, SIDE), np.uint8)
-    for i, path in enumerate(paths):
-        composite = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if composite is None:
-            raise SourceError(f"{path} is not a readable JPEG; fetch the file again or remove it")
-        photo, colours = split_composite(cv2.cvtColor(composite, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False), path)
-        photos[i] = photo
-        labels[i] = decode_label(colours)
-    if stored is not None:
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        partial = stored.with_suffix(".partial.npz")
-        np.savez(partial, photos=photos, labels=labels)
-        partial.replace(stored)
-    return Pairs(photos, labels, tuple(p.name for p in paths))
+    names: list[str] = []
+    for path in paths:
+        try:
+            photo, colors = read_pair(path)
+        except SourceError as error:
+            if not skip_broken:
+                raise
+            say(f"left out: {error}")
+            continue
+        photos[len(names)], labels[len(names)] = photo, decode_label(colors)
+        names.append(path.name)
+    if not names:
+        raise SourceError(f"none of the {len(paths)} pairs of {root} ({split}) can be used")
+    pairs = Pairs(photos[: len(names)], labels[: len(names)], tuple(names))
+    if stored is not None and len(names) == len(paths):
+        _store(stored, pairs)
+    return pairs
+
+
+def _store(path: Path, pairs: Pairs) -> None:
+    partial = path.with_suffix(".partial.npz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(partial, photos=pairs.photos, labels=pairs.labels, names=np.array(pairs.names))
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"{path} could not be written ({error.strerror}); give another --cache or none") from None
 
 
 def class_frequencies(labels: Sequence[UInt8] | UInt8) -> NDArray[np.float64]:

@@ -1,0 +1,174 @@
+"""The commands of the training package: `roadlens train`, `eval`, `export` and `data`.
+
+Only typer is imported here; torch, OpenVINO and OpenCV are loaded by the command that needs them.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from engines.errors import UsageError
+
+data_app = typer.Typer(help="Check, look at and fetch training data.", no_args_is_help=True, rich_markup_mode=None)
+
+DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the data set, with train/ and val/.")]
+Cache = Annotated[Path | None, typer.Option("--cache", help="Keep decoded data here (270 MB a thousand pairs).")]
+SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave unreadable pictures out, and name them.")]
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", help="Recipe of a checkpoint that does not say which one made it.")
+]
+
+
+def _need_training(command: str) -> None:
+    """Say in one sentence what is missing where only the runtime is installed."""
+    missing = [name for name in ("torch", "torchvision", "lightning", "onnxscript") if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"`roadlens {command}` needs libraries that are not installed ({', '.join(missing)}); "
+            f"install them with: pip install 'roadlens[train]'"
+        )
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A bundled recipe's name, or a YAML file.")],
+    data: DataFolder,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]…", help="Changes, such as optimizer.learning_rate=1e-3.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for checkpoints and metrics; runs/<name> if left out.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output.")] = False,
+    cache: Cache = None,
+    skip_broken: SkipBroken = False,
+) -> None:
+    """Train a model from a recipe; killed or stopped, it goes on with --resume as if nothing had been."""
+    _need_training("train")
+    from training.recipe import read_recipe
+    from training.run import train as run
+
+    settings = read_recipe(recipe, overrides or [])
+    folder = output or Path("runs") / settings.name
+    last = run(settings, data, folder, cache, resume=resume, skip_broken=skip_broken, say=typer.echo)
+    typer.echo(f"done: {last}; next: roadlens export {folder / 'best.ckpt'} -o {settings.name}.onnx")
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A checkpoint (.ckpt), an exported .onnx, or a bundled model's name.")],
+    data: DataFolder,
+    split: Annotated[Literal["val", "dev", "fit", "train"], typer.Option(help="dev: the part of train set aside.")] = (
+        "val"
+    ),
+    precision: Annotated[Literal["auto", "fp32", "bf16", "int8"], typer.Option(help="To compute in.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for evaluation.json, evaluation.md and confusion.png.")
+    ] = None,
+    recipe: RecipeOption = None,
+    cache: Cache = None,
+    skip_broken: SkipBroken = False,
+) -> None:
+    """Score a model on a split: IoU by class, mean IoU and accuracy, with and without the edge band."""
+    import msgspec
+
+    if model.endswith(".ckpt"):
+        _need_training("eval with a checkpoint")
+    from training.data.cityscapes_pairs import load_pairs
+    from training.evaluation import evaluate as score
+    from training.evaluation import open_predictor
+    from training.recipe import read_recipe
+
+    stated = read_recipe(recipe) if recipe else None
+    with open_predictor(model, precision, recipe=stated) as predictor:
+        pairs = load_pairs(data, split, cache, skip_broken=skip_broken, say=_complain)
+        result = score(
+            predictor.predict, pairs, model=predictor.name, backend=predictor.backend, precision=predictor.precision,
+            split=split,
+        )  # fmt: skip
+    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
+    if output is not None:
+        from training.confusion_picture import write_evaluation
+
+        write_evaluation(result, output)
+    typer.echo(text if as_json else result.markdown())
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A .ckpt that `roadlens train` wrote.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx to write.")],
+    height: Annotated[int, typer.Option(min=32, help="Of the input, a multiple of 32.")] = 256,
+    width: Annotated[int, typer.Option(min=32, help="Of the input, a multiple of 32.")] = 256,
+    confidence: Annotated[bool, typer.Option("--confidence", help="Add the confidence map as a second output.")] = (
+        False
+    ),
+    version: Annotated[str, typer.Option(help="Of the model, written into its spec.")] = "1",
+    metrics: Annotated[
+        Path | None, typer.Option(help="evaluation.json of `roadlens eval`, whose figures go into the spec.")
+    ] = None,
+    recipe: RecipeOption = None,
+) -> None:
+    """Write a checkpoint as one ONNX file with its spec, after checking that it answers as the checkpoint does."""
+    _need_training("export")
+    from training.checkpoint import load_model
+    from training.evaluation import read_evaluation
+    from training.export import cityscapes_spec, export_segmenter
+    from training.recipe import read_recipe
+
+    measured = read_evaluation(metrics).metrics() if metrics is not None else ()
+    model, settings = load_model(checkpoint, read_recipe(recipe) if recipe else None)
+    spec = cityscapes_spec(settings, height, width, version, confidence, measured)
+    export_segmenter(model, spec, output)
+    typer.echo(f"{output}: {spec.name} {version}, {height}×{width}, checked at batch 1 and 3")
+
+
+@data_app.command("check")
+def data_check(
+    folder: Annotated[Path, typer.Argument(help="Folder of the Cityscapes pairs, with train/ and val/.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
+) -> None:
+    """Count the pairs, find what cannot be read, and show how the classes are spread."""
+    import msgspec
+
+    from training.data.inspection import inspect
+
+    found = inspect(folder)
+    typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode() if as_json else found.markdown())
+    found.raise_if_bad(folder)
+
+
+@data_app.command("show")
+def data_show(
+    folder: Annotated[Path, typer.Argument(help="Folder of the Cityscapes pairs, with train/ and val/.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The picture to write, .png or .jpg.")] = Path(
+        "contact-sheet.png"
+    ),
+    split: Annotated[Literal["val", "dev", "fit", "train"], typer.Option(help="dev: the part of train set aside.")] = (
+        "train"
+    ),
+    number: Annotated[int, typer.Option("-n", min=1, max=400, help="Pairs, spread evenly over the split.")] = 24,
+) -> None:
+    """Draw a contact sheet: photo, label as decoded, and the label that the loss sees."""
+    from training.data.contact_sheet import draw_contact_sheet
+    from training.files import write_picture
+
+    write_picture(output, draw_contact_sheet(folder, split, number))
+    typer.echo(str(output))
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[Literal["cityscapes-pairs"], typer.Argument(help="The data set.")],
+    folder: Annotated[Path, typer.Argument(help="Where it shall lie afterwards.")],
+) -> None:
+    """Download a data set from Kaggle."""
+    from training.data.fetch import DATA_SETS
+
+    typer.echo(str(DATA_SETS[name](folder)))
+
+
+def _complain(line: str) -> None:
+    typer.echo(line, err=True)

@@ -1,0 +1,79 @@
+"""An evaluation for people: the confusion matrix as a picture, and the files of `roadlens eval --output`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.classes import CITYSCAPES_CLASSES, ClassInfo
+from training.evaluation import Evaluation
+from training.files import write_file, write_picture
+
+_CELL = 40
+_MARGIN = 150
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_INK = (40, 40, 40)
+
+
+def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[ClassInfo]) -> NDArray[np.uint8]:
+    """Rows are true classes, columns predicted ones; a cell shows the share of its row, in per cent.
+
+    Args:
+        matrix: (C, C) counts.
+        classes: in the order of the matrix.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    number = len(classes)
+    side = _MARGIN + number * _CELL + 10
+    canvas = np.full((side, side, 3), 255, np.uint8)
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    for row in range(number):
+        for column in range(number):
+            x, y, part = _MARGIN + column * _CELL, _MARGIN + row * _CELL, float(share[row, column])
+            strength = part**0.5  # small confusions are what one looks for
+            color = tuple(int(255 + strength * (dark - 255)) for dark in (16, 78, 139))
+            cv2.rectangle(canvas, (x, y), (x + _CELL - 2, y + _CELL - 2), color, -1)
+            if part >= 0.01:
+                ink = (255, 255, 255) if strength > 0.6 else _INK
+                text = f"{part * 100:.0f}"
+                (width, height), _ = cv2.getTextSize(text, _FONT, 0.42, 1)
+                place = (x + (_CELL - width) // 2, y + (_CELL + height) // 2 - 1)
+                cv2.putText(canvas, text, place, _FONT, 0.42, ink, 1, cv2.LINE_AA)
+    for i, info in enumerate(classes):
+        middle = _MARGIN + i * _CELL + _CELL // 2
+        (width, _), _ = cv2.getTextSize(info.name, _FONT, 0.45, 1)
+        cv2.putText(canvas, info.name, (_MARGIN - 18 - width, middle + 5), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
+        cv2.rectangle(canvas, (_MARGIN - 14, middle - 6), (_MARGIN - 4, middle + 6), info.color, -1)
+        cv2.rectangle(canvas, (middle - 6, _MARGIN - 14), (middle + 6, _MARGIN - 4), info.color, -1)
+        _write_upwards(canvas, info.name, middle, _MARGIN - 18)
+    cv2.putText(canvas, "true (rows), predicted", (4, 20), _FONT, 0.38, _INK, 1, cv2.LINE_AA)
+    return canvas
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Write evaluation.json, evaluation.md and confusion.png.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    text = msgspec.json.format(msgspec.json.encode(evaluation), indent=2)
+    write_file(folder / "evaluation.json", text)
+    write_file(folder / "evaluation.md", evaluation.markdown().encode())
+    matrix = np.array(evaluation.confusion, np.int64)
+    write_picture(folder / "confusion.png", draw_confusion(matrix, CITYSCAPES_CLASSES))
+
+
+def _write_upwards(canvas: NDArray[np.uint8], text: str, x: int, bottom: int) -> None:
+    (width, height), base = cv2.getTextSize(text, _FONT, 0.45, 1)
+    strip = np.full((height + base + 2, width + 2, 3), 255, np.uint8)
+    cv2.putText(strip, text, (1, height + 1), _FONT, 0.45, _INK, 1, cv2.LINE_AA)
+    turned = np.rot90(strip)
+    left = x - turned.shape[1] // 2
+    canvas[bottom - turned.shape[0] : bottom, left : left + turned.shape[1]] = turned

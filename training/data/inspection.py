@@ -1,0 +1,105 @@
+"""Looking over a folder of pairs before hours are spent on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from engines.classes import CITYSCAPES_CLASSES, IGNORE
+from engines.errors import CheckFailed, SourceError
+from training.data.cityscapes_pairs import decode_label, list_pairs, outside_palette, read_pair
+
+
+class SplitReport(msgspec.Struct, frozen=True):
+    """One of `train` and `val`.
+
+    Attributes:
+        pairs: files that are there.
+        broken: one sentence for each that cannot be used.
+        class_shares: by class name, of the labelled pixels.
+        ignored: share of pixels without a label: void, or too far from every palette colour.
+        outside_palette: share of pixels too far from every palette colour.
+        worst: the file with the largest such share, and that share.
+    """
+
+    pairs: int
+    broken: tuple[str, ...]
+    class_shares: dict[str, float]
+    ignored: float
+    outside_palette: float
+    worst: tuple[str, float]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What `roadlens data check` found."""
+
+    splits: dict[str, SplitReport]
+
+    def markdown(self) -> str:
+        """The report as a page."""
+        lines = []
+        for name, split in self.splits.items():
+            lines += [
+                f"## {name}: {split.pairs} pairs, {len(split.broken)} broken",
+                "",
+                f"- ignored: {split.ignored:.2%} of the pixels",
+                f"- outside the palette: {split.outside_palette:.2%}; most in {split.worst[0]}: {split.worst[1]:.2%}",
+                "",
+                "| class | share |",
+                "|---|---:|",
+                *(f"| {label} | {share:.3%} |" for label, share in split.class_shares.items()),
+                "",
+                *(f"- {sentence}" for sentence in split.broken),
+            ]
+        return "\n".join(lines)
+
+    def raise_if_bad(self, folder: Path) -> None:
+        """Raise CheckFailed where a pair cannot be used, or a class occurs nowhere in `train`."""
+        broken = sum(len(split.broken) for split in self.splits.values())
+        if broken:
+            raise CheckFailed(
+                f"{broken} pairs of {folder} cannot be used (named above); fetch them again, or leave them out with "
+                f"--skip-broken"
+            )
+        absent = [name for name, share in self.splits["train"].class_shares.items() if share == 0]
+        if absent:
+            raise CheckFailed(f"{folder} has no pixel of {', '.join(absent)} in train; is the set complete?")
+
+
+def inspect(folder: Path) -> Report:
+    """Read every pair of `train` and `val`.
+
+    Raises:
+        SourceError: the folder is not the set.
+    """
+    return Report({split: _inspect(list_pairs(folder, split)) for split in ("train", "val")})
+
+
+def _inspect(paths: Iterable[Path]) -> SplitReport:
+    counts = np.zeros(256, np.int64)
+    broken: list[str] = []
+    outside: dict[str, float] = {}
+    for path in paths:
+        try:
+            _, colors = read_pair(path)
+        except SourceError as error:
+            broken.append(str(error))
+            continue
+        outside[path.name] = outside_palette(colors)
+        counts += np.bincount(decode_label(colors).ravel(), minlength=256)
+    known = counts[: len(CITYSCAPES_CLASSES)]
+    worst = max(outside, key=lambda name: outside[name], default="–")
+    return SplitReport(
+        pairs=len(outside) + len(broken),
+        broken=tuple(broken),
+        class_shares={
+            info.name: float(number / max(known.sum(), 1))
+            for info, number in zip(CITYSCAPES_CLASSES, known, strict=True)
+        },
+        ignored=float(counts[IGNORE] / max(counts.sum(), 1)),
+        outside_palette=float(np.mean(list(outside.values()))) if outside else 0.0,
+        worst=(worst, outside.get(worst, 0.0)),
+    )
