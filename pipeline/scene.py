@@ -1,14 +1,16 @@
-"""A procedural street: the world as a pure function of (seed, time), its projection, and its drawing.
+"""A procedural drive through a town: each frame a picture, its exact label and the boxes of what is in it.
 
 Picture and label come from the very same polygons and cut-outs, painted from far to near, so the label is exact; the
-picture alone has soft edges. Nothing is kept from frame to frame: any frame can be drawn at any time.
+picture alone has soft edges. Nothing is kept from frame to frame: any frame can be drawn at any time, and is always
+the same. The world is in `pipeline.scene_world`, its paint in `pipeline.scene_textures`, vehicles and people in
+`pipeline.scene_models`.
 
-The road's middle is the graph of a smooth function, so the world has two coordinates: `s`, metres along, and `x`, metres
-to the right of the middle of the camera's lane. Camera coordinates: X right, Y down, Z ahead, metres, pinhole.
+Camera coordinates: X right, Y down, Z ahead, in metres; a pinhole, level, CAMERA_HEIGHT above the road.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,28 +23,47 @@ from numpy.typing import NDArray
 
 from engines.classes import CITYSCAPES_CLASSES
 from pipeline.frame import Box
-from pipeline.scene_models import PAINTS, Part, VehicleKind, cyclist, pedestrian, vehicle
+from pipeline.scene_models import Color, Part, cyclist, pedestrian, vehicle
 from pipeline.scene_textures import (
     GROUND_HALF_WIDTH,
     GROUND_PERIOD,
     HAZE,
+    RIM,
     ROAD_LEFT,
     ROAD_RIGHT,
+    ROOF_DEPTH,
     WALK_LEFT,
     WALK_RIGHT,
-    Color,
-    Facade,
     Float,
+    HousePaint,
     Picture,
     Sprite,
+    Surface,
     bushes,
-    facades,
     garden_wall,
     ground_levels,
     hedge,
+    houses,
     sky,
     tree_line,
     trees,
+)
+from pipeline.scene_world import (
+    PLOT,
+    SIGHT,
+    STRIPES,
+    Cyclist,
+    Green,
+    House,
+    Lamp,
+    Plot,
+    Side,
+    Sign,
+    Signal,
+    Vehicle,
+    Walker,
+    World,
+    Zebra,
 )
 
 MIN_SIDE, MAX_SIDE = 16, 8192
@@ -51,166 +72,61 @@ MAX_TRAFFIC = 16
 
 CLASS = {info.name: info.id for info in CITYSCAPES_CLASSES}
 CAMERA_HEIGHT = 1.4
-SIGHT = 190.0
-"""Metres; what is farther is not drawn."""
-PLOT = 20.0
-"""Metres of street that a house or a garden takes."""
-CROSSING = 140.0
-"""Metres from one zebra crossing to the next."""
+NEAR = 2.0
+"""Metres; what is nearer is not drawn."""
+COARSE = 0.022
+"""Metres a pixel from which on a vehicle is drawn with few faces."""
 FIRST_THING = 32
 """Slots below are class ids of what is not counted; from here on each thing in sight has one of its own."""
 
+_BEHIND = 24.0
+"""Metres behind the camera up to which places are known."""
+_GROUND_END = 380.0
+"""Metres; the ground beyond looks like the ground there."""
+_CUTS = [10 * 2 ** (k / 2) for k in range(9)]
+"""Metres ahead at which surfaces along the street are cut into pieces of different resolution."""
 _SUBPIXEL = 4
-_OUT = 30_000.0
-
-
-@dataclass(frozen=True, slots=True)
-class Thing:
-    """A counted object in sight: its class and the number that stays with it."""
-
-    class_id: int
-    track: int
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """What stands beside the street, on one side, from `start` to `end` metres along it."""
-
-    kind: str
-    start: float
-    end: float
-    setback: float
-    style: int
-    front: str
-    greens: tuple[tuple[float, float, float, int], ...]
-    """Trees (height above 2.5 m) and bushes: metres along, metres behind the pavement, height, style."""
-
-
-@lru_cache(maxsize=1024)
-def plot(seed: int, side: int, cell: int) -> Plot:
-    """The plot on the left (-1) or right (1), from cell·PLOT on."""
-    rng = np.random.default_rng((seed, 20, side + 1, cell))
-    chance = rng.uniform()
-    kind = "house" if chance < 0.74 else "park"
-    start, end = cell * PLOT, (cell + 1) * PLOT
-    terraced = rng.uniform() < 0.7
-    setback = 0.1 if terraced else rng.uniform(0.8, 2.6)
-    greens: list[tuple[float, float, float, int]] = []
-    front = "none"
-    if kind == "house":
-        if not terraced:
-            start, end = start + rng.uniform(0.5, 2), end - rng.uniform(1, 3.5)
-            front = ("none", "hedge", "wall")[int(rng.integers(3))]
-            greens += [(end + 1.2, 2.0 + rng.uniform(0, 3), rng.uniform(3.5, 7), int(rng.integers(6)))]
-    else:
-        front = ("hedge", "wall", "fence", "none")[int(rng.integers(4))]
-        for k in range(int(rng.integers(5, 8))):
-            height = rng.uniform(6.5, 11.5) if k < 5 else rng.uniform(1.2, 2.2)
-            greens.append((start + rng.uniform(0, PLOT), rng.uniform(0.9, 9), height, int(rng.integers(6))))
-        greens += [(start + PLOT * (k + 0.5) / 3, 10.0, rng.uniform(9, 13), int(rng.integers(6))) for k in range(3)]
-    return Plot(kind, start, end, setback, int(rng.integers(12)), front, tuple(sorted(greens, reverse=True)))
-
-
-@lru_cache(maxsize=64)
-def crossing(seed: int, index: int) -> float:
-    """Metres along the road of a zebra crossing's near edge."""
-    return index * CROSSING + float(np.random.default_rng((seed, 21, index)).uniform(0, 40))
-
-
-@lru_cache(maxsize=2048)
-def chances(seed: int, *key: int) -> tuple[float, ...]:
-    """Eight numbers in 0 to 1 that belong to a place or an object."""
-    return tuple(np.random.default_rng((seed, 22, *key)).uniform(size=8).tolist())
-
-
-def cells(near: float, far: float, length: float) -> range:
-    """The indices of the cells of a length that reach into near … far."""
-    return range(max(math.floor(near / length), 0), math.floor(far / length) + 1)
-
-
-class Road:
-    """The course of the road: y(s), metres to the right of a straight line; its slope is the heading."""
-
-    def __init__(self, seed: int) -> None:
-        rng = np.random.default_rng((seed, 23))
-        self.waves = [(slope, length, rng.uniform(0, 2 * math.pi)) for slope, length in ((0.13, 130.0), (0.05, 47.0))]
-
-    def heading(self, s: float) -> float:
-        """Slope of the road against the straight line."""
-        return sum(slope * math.sin(s / length + phase) for slope, length, phase in self.waves)
-
-    def bend(self, s: float, ahead: NDArray[np.floating]) -> NDArray[np.floating]:
-        """How far the road, `ahead` metres from s, lies to the right of where it heads at s."""
-        total = -self.heading(s) * ahead
-        for slope, length, phase in self.waves:
-            total = total - slope * length * (np.cos((s + ahead) / length + phase) - math.cos(s / length + phase))
-        return total
-
-
-class _Canvas:
-    """Picture and slots (which class or thing each pixel belongs to), and the view they are drawn from."""
-
-    def __init__(self, picture: Picture, slots: Picture, focal: float, horizon: float) -> None:
-        self.picture, self.slots = picture, slots
-        self.height, self.width = slots.shape
-        self.focal, self.horizon = focal, horizon
-        self.things: list[Thing] = []
-
-    def project(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
-        """(..., 3) camera coordinates with Z > 0 → (..., 2) pixels; a pixel's middle is at a half."""
-        scale = self.focal / points[..., 2:]
-        return points[..., :2] * scale + np.array((self.width / 2, self.horizon))
-
-    def polygon(self, pixels: NDArray[np.floating], color: Color | None, slot: int | None) -> None:
-        """A convex polygon, (K, 2) in pixels, into the picture (soft-edged) and the slots."""
-        corners = np.clip((pixels - 0.5) * 16, -_OUT * 16, _OUT * 16).astype(np.int32)
-        if color is not None:
-            cv2.fillConvexPoly(self.picture, corners, color, cv2.LINE_AA, _SUBPIXEL)
-        if slot is not None:
-            cv2.fillConvexPoly(self.slots, corners, slot, cv2.LINE_8, _SUBPIXEL)
-
-    def upright(self, x1: float, x2: float, low: float, high: float, z: float, color: Color, slot: int | None) -> None:
-        """A rectangle facing the camera, from `low` to `high` metres above the ground."""
-        u1, u2 = (self.width / 2 + self.focal * x / z for x in (x1, x2))
-        v1, v2 = (self.horizon + self.focal * (CAMERA_HEIGHT - y) / z for y in (high, low))
-        self.polygon(np.array([(u1, v1), (u2, v1), (u2, v2), (u1, v2)]), hazed(color, z), slot)
-
-    def thing(self, class_name: str, track: int) -> int | None:
-        """A slot for one more thing, or None when there are too many."""
-        if FIRST_THING + len(self.things) > 255:
-            return None
-        self.things.append(Thing(CLASS[class_name], track))
-        return FIRST_THING + len(self.things) - 1
-
-    def region(self, pixels: NDArray[np.floating], margin: int = 1) -> tuple[int, int, int, int] | None:
-        """The part of the picture (x1, y1, x2, y2) that holds these points, or None."""
-        x1, y1 = np.floor(pixels.min(0)).astype(int) - margin
-        x2, y2 = np.ceil(pixels.max(0)).astype(int) + margin
-        x1, y1, x2, y2 = max(int(x1), 0), max(int(y1), 0), min(int(x2), self.width), min(int(y2), self.height)
-        return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+"""Bits behind the point of a corner's coordinates: 1/16 pixel."""
 
 
 def haze(z: float) -> float:
     """Share of haze in what is z metres away."""
-    return 0.72 * (1 - math.exp(-max(z - 6.0, 0.0) / 190))
+    return 0.72 * (1 - math.exp(-max(z - 10.0, 0.0) / 185))
 
 
-def hazed(color: Sequence[float], z: float) -> Color:
+def hazed(color: Color, z: float) -> Color:
     """A colour seen from z metres away."""
-    share = haze(z)
-    r, g, b = (round(min(own, 255) * (1 - share) + far * share) for own, far in zip(color, HAZE))
+    return _mixed(color, round(128 * haze(z)))
+
+
+@lru_cache(maxsize=4096)
+def _mixed(color: Color, steps: int) -> Color:
+    share = steps / 128
+    r, g, b = (round(min(own, 255) * (1 - share) + far * share) for own, far in zip(color, HAZE, strict=True))
     return (r, g, b)
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=256)
 def _haze_table(steps: int, light: int) -> Picture:
-    """(256, 1, 3) look-up table for a share of haze in 64ths and a brightness in percent."""
-    own = np.arange(256, dtype=np.float32)[:, None, None] * (light / 100)
-    return np.clip(own * (1 - steps / 64) + np.float32(HAZE) * (steps / 64), 0, 255).astype(np.uint8)
+    """(256, 1, 4) look-up table for RGBA: a share of haze in 32nds, a brightness in percent; alpha stays."""
+    own = np.arange(256.0)[:, None, None]
+    table = np.repeat(own, 4, 2)
+    table[..., :3] = own * (light / 100) * (1 - steps / 32) + np.array(HAZE) * (steps / 32)
+    return np.clip(table, 0, 255).astype(np.uint8)
 
 
-def _through_haze(picture: Picture, z: float, light: float = 1.0) -> Picture:
-    return cv2.LUT(picture, _haze_table(round(64 * haze(z)), round(100 * light)))
+@lru_cache(maxsize=384)
+def _hazy_surface(surface: Surface, across: int, down: int, steps: int, light: int) -> Picture:
+    return cv2.LUT(surface.shrunk(across, down), _haze_table(steps, light))
+
+
+@lru_cache(maxsize=384)
+def _hazy_sprite(sprite: Sprite, level: int, steps: int) -> Picture:
+    return cv2.LUT(sprite.levels[level], _haze_table(steps, 100))
+
+
+def _dim(color: Color, factor: float) -> Color:
+    return (round(color[0] * factor), round(color[1] * factor), round(color[2] * factor))
 
 
 class SyntheticScene:
@@ -221,59 +137,26 @@ class SyntheticScene:
         fps: frames a second.
         seed: chooses everything.
         traffic: how many vehicles drive within sight, 0 to MAX_TRAFFIC.
+
+    Attributes:
+        focal: pixels; the field of view is 53° across at 16:9.
+        horizon: its height in pixels from the top.
     """
 
     def __init__(
         self, width: int = 1280, height: int = 720, fps: Fraction | float = 25, seed: int = 0, traffic: int = 6
     ) -> None:
-        self.width, self.height, self.fps, self.seed, self.traffic = width, height, Fraction(fps), seed, traffic
+        self.width, self.height, self.fps = width, height, Fraction(fps)
         self.focal = max(width, height * 16 / 9)
         self.horizon = 0.44 * height
-        self.road = Road(seed)
-        self.detail = 1.0 if self.focal > 900 else 0.5 if self.focal > 450 else 0.25
-        self._prepare_sky()
-        self._prepare_ground()
-
-    def _prepare_sky(self) -> None:
-        self._sky_rows = math.ceil(self.horizon) + 1
-        turn = math.ceil(0.2 * self.focal)
-        width = self.width + 2 * turn
-        self._sky = sky(self.seed, width, self._sky_rows)
-        self._sky_slots = np.full((self._sky_rows, width), CLASS["sky"], np.uint8)
-        tops = self.horizon - self.focal * 11 / 240 * tree_line(self.seed, width)
-        below = np.arange(self._sky_rows)[:, None] + 0.5 > tops
-        self._sky[below] = hazed((58, 74, 46), 150)
-        self._sky_slots[below] = CLASS["vegetation"]
-        self._sky_middle = turn
-
-    def _prepare_ground(self) -> None:
-        first = math.ceil(self.horizon)
-        rows = np.arange(first, self.height)
-        self._row_z = self.focal * CAMERA_HEIGHT / (rows + 0.5 - self.horizon)
-        z = np.minimum(self._row_z, 380).astype(np.float32)
-        columns = (np.arange(self.width, dtype=np.float32) + np.float32(0.5 - self.width / 2)) / np.float32(self.focal)
-        self._bands: list[tuple[int, int, Picture, float, float, Float]] = []
-        nearer = 0.0
-        for level in ground_levels(self.seed, self.detail):
-            inside = np.flatnonzero((z >= nearer) & (z < level.reach))
-            nearer = level.reach
-            if len(inside):
-                a, b = int(inside[0]), int(inside[-1]) + 1
-                base = columns * z[a:b, None] * np.float32(level.across)
-                base += np.float32(GROUND_HALF_WIDTH * level.across - 0.5)
-                self._bands.append((a, b, level.texture, level.along, level.across, base))
-        share = np.array([haze(float(depth)) for depth in z])
-        self._hazy_rows = int((share > 0.02).sum())
-        share = share[: self._hazy_rows, None, None]
-        self._haze_keep = np.round(256 * (1 - share)).astype(np.uint16)
-        self._haze_add = np.round(256 * share * np.array(HAZE)).astype(np.uint16)
-
-    def travelled(self, time: float) -> float:
-        """Metres along the road of the camera, `time` seconds after the start."""
-        return 400 + 97 * (self.seed % 31) + 10.5 * time - 4 * math.cos(0.31 * time + self.seed)
+        self.world = World(seed, traffic)
+        detail = 1.0 if self.focal > 900 else 0.5 if self.focal > 450 else 0.25
+        self._paint = _Paint.mix(seed, detail)
+        self._backdrop = _Backdrop(self, seed)
+        self._ground = _Ground(self, seed, detail)
 
     def frame(self, index: int) -> tuple[Picture, Picture, tuple[Box, ...]]:
-        """One frame.
+        """Draw one frame.
 
         Returns:
             picture: (H, W, 3) uint8 RGB.
@@ -281,495 +164,552 @@ class SyntheticScene:
             boxes: the visible part of every vehicle, person and bicycle, parked ones too; `track` stays with an object.
         """
         time = float(index / self.fps)
-        picture = np.empty((self.height, self.width, 3), np.uint8)
-        slots = np.empty((self.height, self.width), np.uint8)
-        view = _View(self, _Canvas(picture, slots, self.focal, self.horizon), time)
-        view.sky()
-        view.ground()
-        for _, draw in sorted(view.scenery(), key=lambda item: -item[0]):
-            draw()
-        picture = cv2.GaussianBlur(picture, (3, 3), 0.55) if self.focal > 450 else picture
-        things = view.canvas.things
+        canvas = _Canvas(self.width, self.height, self.focal, self.horizon)
+        view = _View(canvas, self.world, time, self._paint)
+        self._backdrop.draw(canvas, view.heading)
+        self._ground.draw(canvas, view)
+        view.draw()
+        picture = cv2.cvtColor(canvas.picture, cv2.COLOR_RGBA2RGB)
+        if self.focal > 450:  # a lens is not as sharp as a polygon
+            picture = cv2.GaussianBlur(picture, (3, 3), 0.55)
+        return picture, canvas.label(), tuple(canvas.boxes())
+
+
+@dataclass(frozen=True, slots=True)
+class _Paint:
+    """The textures of one town at one resolution."""
+
+    houses: tuple[HousePaint, ...]
+    trees: tuple[Sprite, ...]
+    bushes: tuple[Sprite, ...]
+    fronts: dict[str, tuple[Surface, float, str]]
+    """Surface, metres high, class."""
+
+    @classmethod
+    def mix(cls, seed: int, detail: float) -> _Paint:
+        fronts = {
+            "hedge": (hedge(seed, detail), 1.1, "vegetation"),
+            "wall": (garden_wall(seed, detail), 1.15, "wall"),
+        }
+        return cls(houses(seed, detail), trees(seed, detail), bushes(seed, detail), fronts)
+
+
+class _Canvas:
+    """Picture and slots (which class or thing each pixel belongs to), and the camera they are drawn through.
+
+    The picture is RGBA while it is drawn, its alpha meaning nothing: OpenCV warps four channels twice as fast as three.
+    """
+
+    def __init__(self, width: int, height: int, focal: float, horizon: float) -> None:
+        self.width, self.height, self.focal, self.horizon = width, height, focal, horizon
+        self.picture = np.empty((height, width, 4), np.uint8)
+        self.slots = np.empty((height, width), np.uint8)
+        self._centre = np.array((width / 2, horizon), np.float32)
+        self._things: list[tuple[int, int, tuple[int, int, int, int]]] = []
+
+    def thing(self, class_name: str, track: int, region: tuple[int, int, int, int]) -> int | None:
+        """A slot for one more counted thing that will be drawn inside a region; None when there are too many."""
+        if FIRST_THING + len(self._things) > 255:
+            return None
+        self._things.append((CLASS[class_name], track, region))
+        return FIRST_THING + len(self._things) - 1
+
+    def label(self) -> Picture:
+        """(H, W) uint8 class ids."""
         table = np.arange(256, dtype=np.uint8)
-        table[FIRST_THING : FIRST_THING + len(things)] = [thing.class_id for thing in things]
-        boxes = tuple(_visible(slots, things, view.extents))
-        return picture, cv2.LUT(slots, table), boxes
+        table[FIRST_THING : FIRST_THING + len(self._things)] = [class_id for class_id, _, _ in self._things]
+        return cv2.LUT(self.slots, table)
+
+    def boxes(self) -> Iterator[Box]:
+        """What is left to see of each thing after all that was drawn before it."""
+        for slot, (class_id, track, (x1, y1, x2, y2)) in enumerate(self._things, FIRST_THING):
+            own = cv2.compare(self.slots[y1:y2, x1:x2], slot, cv2.CMP_EQ)
+            left, top, width, height = cv2.boundingRect(own)
+            if width:
+                corners = (float(x1 + left), float(y1 + top), float(x1 + left + width), float(y1 + top + height))
+                name = CITYSCAPES_CLASSES[class_id].name
+                yield Box(*corners, class_id, name, 1.0, "synthetic", track)
+
+    def project(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
+        """(..., 3) camera coordinates with Z > 0 → (..., 2) pixels; a pixel's middle is at a half."""
+        return points[..., :2] * (self.focal / points[..., 2:]) + self._centre
+
+    def region(self, pixels: NDArray[np.floating], margin: int = 1) -> tuple[int, int, int, int] | None:
+        """The part of the picture (x1, y1, x2, y2; exclusive) that holds these points, or None."""
+        left, top, width, height = cv2.boundingRect(pixels.astype(np.float32))
+        x1, y1 = max(left - margin, 0), max(top - margin, 0)
+        x2, y2 = min(left + width + margin, self.width), min(top + height + margin, self.height)
+        return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+    def polygon(self, pixels: NDArray[np.floating], color: Color | None, slot: int | None) -> None:
+        """A convex polygon, (K, 2) in pixels, into the picture (soft-edged) and the slots."""
+        corners = (pixels * 16 - 8).astype(np.int32)
+        if color is not None:
+            cv2.fillConvexPoly(self.picture, corners, color, cv2.LINE_AA, _SUBPIXEL)
+        if slot is not None:
+            cv2.fillConvexPoly(self.slots, corners, slot, cv2.LINE_8, _SUBPIXEL)
+
+    def upright(self, x1: float, x2: float, low: float, high: float, z: float, color: Color, slot: int | None) -> None:
+        """A rectangle facing the camera, from `low` to `high` metres above the ground."""
+        scale = self.focal / z
+        u1, u2 = self.width / 2 + scale * x1, self.width / 2 + scale * x2
+        v1, v2 = self.horizon + scale * (CAMERA_HEIGHT - high), self.horizon + scale * (CAMERA_HEIGHT - low)
+        self.polygon(np.array(((u1, v1), (u2, v1), (u2, v2), (u1, v2))), hazed(color, z), slot)
+
+    def disc(
+        self, x: float, height: float, radius: float, corners: int, turn: float, z: float, color: Color, slot: int
+    ) -> None:
+        """A regular polygon facing the camera, its middle `height` metres above the ground."""
+        angles = turn + np.linspace(0, 2 * math.pi, corners, endpoint=False)
+        scale = self.focal / z
+        u = self.width / 2 + scale * (x + radius * np.cos(angles))
+        v = self.horizon + scale * (CAMERA_HEIGHT - height - radius * np.sin(angles))
+        self.polygon(np.stack([u, v], 1), hazed(color, z), slot)
+
+    def darken(self, pixels: NDArray[np.floating], keep: float) -> None:
+        """Multiply the picture inside a convex polygon."""
+        region = self.region(pixels)
+        if region is None:
+            return
+        x1, y1, x2, y2 = region
+        part = self.picture[y1:y2, x1:x2]
+        mask = np.zeros(part.shape[:2], np.uint8)
+        corners = ((pixels - (x1 + 0.5, y1 + 0.5)) * 16).astype(np.int32)
+        cv2.fillConvexPoly(mask, corners, 255, cv2.LINE_8, _SUBPIXEL)
+        cv2.copyTo(cv2.convertScaleAbs(part, alpha=keep), mask, part)
+
+    def surface(
+        self,
+        surface: Surface,
+        shares: tuple[float, float],
+        quad: NDArray[np.floating],
+        z: float,
+        slot: int,
+        light: float,
+    ) -> None:
+        """The part of a surface between two shares of its length, onto a quad in pixels (top left, top right, bottom
+        right, bottom left of that part), sampled at a fitting resolution."""
+        region = self.region(quad)
+        if region is None:
+            return
+        x1, y1, x2, y2 = region
+        rows, columns = surface.picture.shape[:2]
+        wide = max(abs(float(quad[1, 0] - quad[0, 0])), 1e-3)
+        tall = max(float(quad[3, 1] - quad[0, 1]), 1e-3)
+        across = math.floor(math.log2(max(columns * (shares[1] - shares[0]) / wide, 1)))
+        down = math.floor(math.log2(max(rows / tall, 1)))
+        texture = _hazy_surface(surface, min(across, 6), min(down, 6), round(32 * haze(z)), round(100 * light))
+        rows, columns = texture.shape[0] - 2 * RIM, texture.shape[1] - 2 * RIM
+        rim = RIM - 0.5
+        a, b = shares[0] * columns + rim, shares[1] * columns + rim
+        source = np.array(((a, rim), (b, rim), (b, rows + rim), (a, rows + rim)), np.float32)
+        local = (quad - (x1 + 0.5, y1 + 0.5)).astype(np.float32)
+        matrix = cv2.getPerspectiveTransform(source, local)
+        inside = np.zeros((y2 - y1, x2 - x1), np.uint8)
+        cv2.fillConvexPoly(inside, (local * 16).astype(np.int32), 255, cv2.LINE_8, _SUBPIXEL)
+        warped = cv2.warpPerspective(texture, matrix, inside.shape[::-1], flags=cv2.INTER_LINEAR)
+        cv2.copyTo(warped, inside, self.picture[y1:y2, x1:x2])
+        np.copyto(self.slots[y1:y2, x1:x2], slot, where=inside.view(np.bool_))
+
+    def sprite(self, sprite: Sprite, x: float, z: float, height: float, slot: int) -> None:
+        """A cut-out, facing the camera, that stands on the ground."""
+        scale = self.focal / z
+        full = sprite.levels[0].shape
+        size = np.array((height * full[1] / full[0], height)) * scale
+        foot = np.array((self.width / 2 + x * scale, self.horizon + CAMERA_HEIGHT * scale))
+        low = foot - size * (0.5, 1)
+        region = self.region(np.stack([low, low + size]), 0)
+        if region is None:
+            return
+        x1, y1, x2, y2 = region
+        level = min(math.floor(math.log2(max(full[0] / size[1], 1))), len(sprite.levels) - 1)
+        colors = _hazy_sprite(sprite, level, round(32 * haze(z)))
+        step = size / colors.shape[1::-1]
+        move = low + step * 0.5 - 0.5 - (x1, y1)
+        matrix = np.array(((step[0], 0, move[0]), (0, step[1], move[1])))
+        warped = cv2.warpAffine(colors, matrix, (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR)
+        opaque = cv2.threshold(cv2.extractChannel(warped, 3), 127, 255, cv2.THRESH_BINARY)[1]
+        cv2.copyTo(warped, opaque, self.picture[y1:y2, x1:x2])
+        np.copyto(self.slots[y1:y2, x1:x2], slot, where=opaque.view(np.bool_))
 
 
-def _visible(slots: Picture, things: Sequence[Thing], extents: dict[int, tuple[int, int, int, int]]) -> Iterator[Box]:
-    """Boxes of what is left of each thing after all that stands before it."""
-    for k, thing in enumerate(things):
-        extent = extents.get(FIRST_THING + k)
-        if extent is None:
-            continue
-        x1, y1, x2, y2 = extent
-        left, top, width, height = cv2.boundingRect(cv2.compare(slots[y1:y2, x1:x2], FIRST_THING + k, cv2.CMP_EQ))
-        if width:
-            corner = (float(x1 + left), float(y1 + top), float(x1 + left + width), float(y1 + top + height))
-            name = CITYSCAPES_CLASSES[thing.class_id].name
-            yield Box(*corner, thing.class_id, name, 1.0, "synthetic", thing.track)
+class _Backdrop:
+    """Sky, and the trees where the town ends."""
+
+    def __init__(self, scene: SyntheticScene, seed: int) -> None:
+        self.focal, self.turn = scene.focal, math.ceil(0.2 * scene.focal)
+        rows, width = min(math.ceil(scene.horizon) + 1, scene.height), scene.width + 2 * self.turn
+        self.picture = cv2.cvtColor(sky(seed, width, rows), cv2.COLOR_RGB2RGBA)
+        self.slots = np.full((rows, width), CLASS["sky"], np.uint8)
+        tops = scene.horizon - scene.focal * 11 / 240 * tree_line(seed, width)
+        below = np.arange(rows)[:, None] + 0.5 > tops
+        self.picture[below, :3] = hazed((58, 74, 46), 150)
+        self.slots[below] = CLASS["vegetation"]
+
+    def draw(self, canvas: _Canvas, heading: float) -> None:
+        left = min(max(self.turn + round(heading * self.focal), 0), 2 * self.turn)
+        rows = len(self.slots)
+        canvas.picture[:rows] = self.picture[:, left : left + canvas.width]
+        canvas.slots[:rows] = self.slots[:, left : left + canvas.width]
 
 
-Item = tuple[float, Callable[[], None]]
-"""Metres ahead, and what draws it."""
+class _Ground:
+    """Road, pavements and grass: a texture looked up per pixel, in bands of rows with a fitting resolution each."""
+
+    def __init__(self, scene: SyntheticScene, seed: int, detail: float) -> None:
+        self.first = math.ceil(scene.horizon)
+        rows = np.arange(self.first, scene.height)
+        self.true_z = scene.focal * CAMERA_HEIGHT / (rows + 0.5 - scene.horizon)
+        self.z = np.minimum(self.true_z, _GROUND_END)
+        columns = (np.arange(scene.width) + 0.5 - scene.width / 2) / scene.focal
+        self.bands = []
+        nearer = 0.0
+        for level in ground_levels(seed, detail):
+            inside = np.flatnonzero((self.z >= nearer) & (self.z < level.reach))
+            nearer = level.reach
+            if len(inside):
+                a, b = int(inside[0]), int(inside[-1]) + 1
+                base = (columns * self.z[a:b, None] + GROUND_HALF_WIDTH) * level.across - 0.5
+                self.bands.append((a, b, level, base.astype(np.float32)))
+        share = np.array([haze(depth) for depth in self.z.tolist()])
+        share = np.broadcast_to(share[share > 0.004][:, None, None], (int((share > 0.004).sum()), scene.width, 4))
+        self.keep = np.round(255 * (1 - share)).astype(np.uint8)
+        self.add = np.round(np.array((*HAZE, 0)) * share).astype(np.uint8)
+
+    def draw(self, canvas: _Canvas, view: _View) -> None:
+        shift = view.bend(self.z)
+        for a, b, level, base in self.bands:
+            map_x = base - (shift[a:b, None] * level.across).astype(np.float32)
+            along = ((view.s + self.z[a:b]) % GROUND_PERIOD * level.along).astype(np.float32)
+            map_y = np.repeat(along[:, None], canvas.width, 1)
+            part = canvas.picture[self.first + a : self.first + b]
+            cv2.remap(level.texture, map_x, map_y, cv2.INTER_LINEAR, dst=part, borderMode=cv2.BORDER_REPLICATE)
+        far = canvas.picture[self.first : self.first + len(self.keep)]
+        if len(far):
+            cv2.add(cv2.multiply(far, self.keep, scale=1 / 255), self.add, dst=far)
+
+        canvas.slots[self.first :] = CLASS["terrain"]
+        v = np.arange(self.first, canvas.height)
+        for left, right, name in (
+            (WALK_LEFT, WALK_RIGHT, "sidewalk"),
+            (ROAD_LEFT, ROAD_RIGHT, "road"),
+        ):
+            # pixels whose middle lies between the edges, row by row
+            edges = (canvas.width / 2 + canvas.focal * (x + shift) / self.true_z - 0.5 for x in (left, right))
+            u1, u2 = (np.clip(np.ceil(edge), -9, canvas.width + 9) for edge in edges)
+            corners = np.concatenate([np.stack([u1, v], 1), np.stack([u2 - 1, v], 1)[::-1]])
+            cv2.fillPoly(canvas.slots, [corners.astype(np.int32)], CLASS[name])
 
 
 class _View:
-    """One frame being drawn."""
+    """The world seen at one moment, drawn onto a canvas."""
 
-    def __init__(self, scene: SyntheticScene, canvas: _Canvas, time: float) -> None:
-        self.scene, self.canvas, self.time = scene, canvas, time
-        self.seed, self.detail, self.road = scene.seed, scene.detail, scene.road
-        self.s = scene.travelled(time)
-        self.heading = self.road.heading(self.s)
-        self.sway = 0.12 * math.sin(0.43 * time + scene.seed)
-        self.extents: dict[int, tuple[int, int, int, int]] = {}
+    def __init__(self, canvas: _Canvas, world: World, time: float, paint: _Paint) -> None:
+        self.canvas, self.world, self.time, self.paint = canvas, world, time, paint
+        self.s = world.camera(time)
+        self.heading = world.road.heading(self.s)
+        self.sway = 0.12 * math.sin(0.43 * time + world.seed % 7)
+        self._bend = self.bend(np.arange(-_BEHIND, SIGHT + 2 * PLOT)).tolist()
+
+    def bend(self, ahead: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Camera X of the middle of the camera's lane, `ahead` metres away."""
+        return self.world.road.bend(self.s, ahead) - self.sway
 
     def across(self, s: float, x: float) -> float:
-        """Camera X of the place (s, x)."""
-        return x - self.sway + float(self.road.bend(self.s, np.array(s - self.s)))
+        """Camera X of the place (s, x): from a table by the metre, as this is asked hundreds of times a frame."""
+        place = min(max(s - self.s + _BEHIND, 0.0), len(self._bend) - 1.001)
+        step = int(place)
+        near = self._bend[step]
+        bend: float = near + (self._bend[step + 1] - near) * (place - step)
+        return x + bend
 
-    def sky(self) -> None:
-        scene, canvas = self.scene, self.canvas
-        left = scene._sky_middle + round(self.heading * scene.focal)
-        left = min(max(left, 0), scene._sky.shape[1] - canvas.width)
-        rows = min(scene._sky_rows, canvas.height)
-        canvas.picture[:rows] = scene._sky[:rows, left : left + canvas.width]
-        canvas.slots[:rows] = scene._sky_slots[:rows, left : left + canvas.width]
+    def outside(self, x: float, z: float, half_width: float) -> bool:
+        """Whether something at camera X, z metres ahead at its farthest, is beside the picture."""
+        return z < NEAR or z > SIGHT or (abs(x) - half_width) * self.canvas.focal > z * (self.canvas.width / 2 + 2)
 
-    def ground(self) -> None:
-        scene, canvas = self.scene, self.canvas
-        z = scene._row_z
-        first = canvas.height - len(z)
-        shift = self.road.bend(self.s, np.minimum(z, 380)) - self.sway
-        for a, b, texture, along, across, base in scene._bands:
-            map_x = base - (shift[a:b, None] * across).astype(np.float32)
-            rows = ((self.s + np.minimum(z[a:b], 380)) % GROUND_PERIOD * along).astype(np.float32)
-            map_y = np.repeat(rows[:, None], canvas.width, 1)
-            part = canvas.picture[first + a : first + b]
-            cv2.remap(texture, map_x, map_y, cv2.INTER_LINEAR, dst=part, borderMode=cv2.BORDER_REPLICATE)
-        far = canvas.picture[first : first + scene._hazy_rows]
-        far[:] = (far * scene._haze_keep + scene._haze_add) >> 8
-
-        canvas.slots[first:] = CLASS["terrain"]
-        v = np.arange(first, canvas.height)
-        for left, right, name in (
-            (WALK_LEFT, ROAD_LEFT, "sidewalk"),
-            (ROAD_RIGHT, WALK_RIGHT, "sidewalk"),
-            (ROAD_LEFT, ROAD_RIGHT, "road"),
-        ):
-            edges = [canvas.width / 2 + canvas.focal * (x + shift) / z - 0.5 for x in (left, right)]
-            self._spans(v, edges[0], edges[1], CLASS[name])
-
-    def _spans(self, v: NDArray[np.int_], left: NDArray[np.floating], right: NDArray[np.floating], slot: int) -> None:
-        """Fill row after row the pixels whose middle lies between two edges."""
-        corners = np.concatenate([np.stack([np.ceil(left), v], 1), np.stack([np.ceil(right) - 1, v], 1)[::-1]])
-        cv2.fillPoly(self.canvas.slots, [np.clip(corners, -_OUT, _OUT).astype(np.int32)], slot)
-
-    def scenery(self) -> Iterator[Item]:
-        """All that stands on the ground, each with its depth."""
+    def draw(self) -> None:
+        """All that stands on the ground, from far to near."""
+        # A plot's depth is its far end: what is beyond is drawn before it, what stands beside it on the street after.
+        items: list[tuple[float, Callable[[], None]]] = []
         for side in (-1, 1):
-            for cell in cells(self.s, self.s + SIGHT, PLOT):
-                yield from self._plot(side, cell)
-            for cell in cells(self.s + 6, self.s + SIGHT, 10):
-                yield from self._furniture(side, cell)
-            yield from self._parked(side)
-            yield from self._walkers(side)
-        for index in cells(self.s - 10, self.s + SIGHT, CROSSING):
-            yield from self._crossing(index)
-        yield from self._traffic()
-        yield from self._cyclists()
+            items += self._plots(side)
+        zebras = []
+        for placed in self.world.ahead(self.time):
+            if isinstance(placed, Zebra):
+                zebras.append(placed)
+            elif not isinstance(placed, Plot | House):
+                items.append((placed.s - self.s, self._drawer(placed)))
+        for zebra in zebras:
+            self._zebra(zebra)
+        for _, draw in sorted(items, key=lambda item: -item[0]):
+            draw()
 
-    # What stands still
+    def _drawer(self, placed: Green | Lamp | Sign | Signal | Vehicle | Walker | Cyclist) -> Callable[[], None]:
+        match placed:
+            case Green():
+                return lambda: self._green(placed)
+            case Lamp():
+                return lambda: self._lamp(placed)
+            case Sign():
+                return lambda: self._sign(placed)
+            case Signal():
+                return lambda: self._signal(placed)
+            case Vehicle():
+                return lambda: self._vehicle(placed)
+            case Walker():
+                return lambda: self._walker(placed)
+            case Cyclist():
+                return lambda: self._cyclist(placed)
 
-    def _plot(self, side: int, cell: int) -> Iterator[Item]:
-        land = plot(self.seed, side, cell)
-        far = (cell + 1) * PLOT - self.s
-        if far < 3:
-            return
-        edge = WALK_RIGHT if side > 0 else WALK_LEFT
+    # Beside the street
 
-        def draw() -> None:
-            for s, behind, height, style in land.greens:
-                if land.kind == "park" or behind > 0:
-                    self._green(s, edge + side * behind, height, style)
-            if land.kind == "house":
-                self._house(side, land, edge + side * (0.1 + land.setback))
-            front = edge + side * 0.15
-            if land.front == "hedge":
-                self._strip(hedge(self.seed, self.detail), cell * PLOT, far + self.s, front, 1.1, "vegetation")
-            elif land.front == "wall":
-                self._strip(garden_wall(self.seed, self.detail), cell * PLOT, far + self.s, front, 1.15, "wall")
-            elif land.front == "fence":
-                self._fence(cell * PLOT, far + self.s, front)
+    def _plots(self, side: Side) -> Iterator[tuple[float, Callable[[], None]]]:
+        walls: list[tuple[float, float, float]] = []
+        for plot in self.world.plots(self.s, side):
+            greens = [green for green in plot.greens if not self._hidden(green, walls)]
+            if plot.house:
+                front = self.paint.houses[plot.house.style % len(self.paint.houses)].front
+                far = plot.house.end - self.s
+                if far > NEAR:
+                    edge = abs(self.across(plot.house.end, plot.house.x)) / far
+                    start = max(plot.house.start - self.s, 1.0)
+                    outer = abs(self.across(plot.house.start, plot.house.x)) / start
+                    walls.append((edge, outer, (front.height - CAMERA_HEIGHT) / far))
+            if plot.end - self.s > NEAR:
+                yield plot.end - self.s, lambda plot=plot, greens=greens: self._plot(plot, greens)  # type: ignore[misc]
 
-        yield far, draw
+    def _hidden(self, green: Green, walls: Sequence[tuple[float, float, float]]) -> bool:
+        """Whether a single nearer house front on the same side covers it: nothing is gained by drawing it."""
+        z = green.s - self.s
+        if z < NEAR:
+            return True
+        x, radius = abs(self.across(green.s, green.x)), 0.4 * green.height
+        inner, outer, top = (x - radius) / z, (x + radius) / z, (green.height - CAMERA_HEIGHT) / z
+        return any(inner > a and outer < b and top < c for a, b, c in walls)
 
-    def _house(self, side: int, land: Plot, x: float) -> None:
-        front = facades(self.seed, self.detail)[land.style]
-        light = 0.97 if side > 0 else 0.88
-        z = land.start - self.s
-        if z > 2:
-            near = self.across(land.start, x)
-            self.canvas.upright(
-                near, near + side * 11, 0, front.height - 0.4, z, _dim(front.plain, 0.78 * light), CLASS["building"]
+    def _plot(self, plot: Plot, greens: Sequence[Green]) -> None:
+        for green in greens:
+            self._green(green)
+        if plot.house:
+            self._house(plot.house)
+        inset = plot.x + math.copysign(0.15, plot.x)
+        if plot.front == "fence":
+            self._fence(plot.start, plot.end, inset)
+        elif plot.front != "none":
+            surface, height, name = self.paint.fronts[plot.front]
+            self._panel(surface, plot.start, plot.end, (inset, inset), (height, 0), CLASS[name], 1.0)
+
+    def _green(self, green: Green) -> None:
+        z, x = green.s - self.s, self.across(green.s, green.x)
+        if not self.outside(x, z, 0.5 * green.height):
+            kinds = self.paint.trees if green.height > 2.5 else self.paint.bushes
+            self.canvas.sprite(kinds[green.style % len(kinds)], x, z, green.height, CLASS["vegetation"])
+
+    def _house(self, house: House) -> None:
+        paint = self.paint.houses[house.style % len(self.paint.houses)]
+        light = 0.97 if house.side > 0 else 0.88
+        eaves, z = paint.front.height, house.start - self.s
+        x = self.across(house.start, house.x)
+        if not self.outside(x, z, 0):
+            self._gable(paint, x, z, house.side, light)
+        if paint.roof:
+            ridge = house.x + house.side * ROOF_DEPTH
+            self._panel(
+                paint.roof,
+                house.start,
+                house.end,
+                (ridge, house.x),
+                (eaves + paint.roof.height, eaves),
+                CLASS["building"],
+                light,
             )
-            self.canvas.upright(near, near + side * 11, 0, 0.6, z, _dim(front.plain, 0.55 * light), CLASS["building"])
-        self._panel(front, land.start, land.end, x, front.height, "building", light)
+        self._panel(paint.front, house.start, house.end, (house.x, house.x), (eaves, 0), CLASS["building"], light)
 
-    def _strip(self, surface: Facade, start: float, end: float, x: float, height: float, name: str) -> None:
-        self._panel(surface, start, end, x, height, name, 1.0)
+    def _gable(self, paint: HousePaint, x: float, z: float, side: Side, light: float) -> None:
+        """The end of a house that looks towards the camera."""
+        canvas, wall = self.canvas, paint.gable
+        if paint.roof:
+            outline = (
+                (0.0, 0.0),
+                (ROOF_DEPTH, paint.roof.height),
+                (wall.width - ROOF_DEPTH, paint.roof.height),
+                (wall.width, 0.0),
+            )
+            top = [(x + side * away, CAMERA_HEIGHT - wall.height - up, z) for away, up in outline]
+            canvas.polygon(
+                canvas.project(np.array(top)), hazed(_dim(paint.plaster, 0.82 * light), z), CLASS["building"]
+            )
+        x1, x2 = sorted((x, x + side * wall.width))
+        high = CAMERA_HEIGHT - wall.height
+        quad = np.array(((x1, high, z), (x2, high, z), (x2, CAMERA_HEIGHT, z), (x1, CAMERA_HEIGHT, z)))
+        canvas.surface(wall, (0, 1), canvas.project(quad), z, CLASS["building"], 0.82 * light)
 
     def _panel(
-        self, surface: Facade, start: float, end: float, x: float, height: float, name: str, light: float
+        self,
+        surface: Surface,
+        start: float,
+        end: float,
+        x: tuple[float, float],
+        height: tuple[float, float],
+        slot: int,
+        light: float,
     ) -> None:
-        """A textured upright surface along the street, in pieces so that each is sampled at a fitting resolution."""
-        xs = (self.across(start, x), self.across(end, x))
+        """A surface along the street, in pieces, so that each is sampled at a fitting resolution; x and height in
+        metres of its upper and lower edge."""
         z1, z2 = start - self.s, end - self.s
+        bend1, bend2 = self.across(start, 0), self.across(end, 0)
         reach = 0.5 * self.canvas.width / self.canvas.focal + 0.02
-        visible = max(z1, 2.0, 0.7 * min(abs(xs[0]), abs(xs[1])) / reach)
-        cuts = [visible, *(c for c in (10 * 2 ** (k / 2) for k in range(9)) if visible < c < z2), z2]
-        for a, b in zip(cuts[:-1], cuts[1:]):
+        visible = max(z1, NEAR, 0.7 * min(abs(x[1] + bend1), abs(x[1] + bend2)) / reach)
+        cuts = [visible, *(cut for cut in _CUTS if visible < cut < z2), z2]
+        for a, b in itertools.pairwise(cuts):
             if b - a < 0.01:
                 continue
-            shares = ((a - z1) / (z2 - z1), (b - z1) / (z2 - z1))
-            at = [xs[0] + (xs[1] - xs[0]) * share for share in shares]
-            quad = self.canvas.project(np.array([(at[0], CAMERA_HEIGHT - height, a), (at[1], CAMERA_HEIGHT - height, b),
-                                                 (at[1], CAMERA_HEIGHT, b), (at[0], CAMERA_HEIGHT, a)]))  # fmt: skip
-            self._warp(surface, shares, quad, (a + b) / 2, CLASS[name], light)
-
-    def _warp(
-        self, surface: Facade, shares: Sequence[float], quad: NDArray[np.floating], z: float, slot: int, light: float
-    ) -> None:
-        """The part of a surface between two shares of its length, onto a quad (top near, top far, bottom far, near)."""
-        canvas = self.canvas
-        region = canvas.region(quad)
-        if region is None:
-            return
-        canvas.polygon(quad, hazed(_dim(surface.plain, light), z), slot)
-        rows, columns = surface.picture.shape[:2]
-        wide = max(abs(quad[1, 0] - quad[0, 0]), 1e-3)
-        tall = max(quad[3, 1] - quad[0, 1], 1e-3)
-        across = math.floor(math.log2(max(columns * (shares[1] - shares[0]) / wide, 1)))
-        down = math.floor(math.log2(max(rows / tall, 1)))
-        texture = _through_haze(surface.shrunk(min(across, 6), min(down, 6)), z, light)
-        rows, columns = texture.shape[:2]
-        a, b = shares[0] * columns - 0.5, shares[1] * columns - 0.5
-        source = np.array([(a, -0.5), (b, -0.5), (b, rows - 0.5), (a, rows - 0.5)], np.float32)
-        x1, y1, x2, y2 = region
-        matrix = cv2.getPerspectiveTransform(source, (quad - (x1 + 0.5, y1 + 0.5)).astype(np.float32))
-        inside = np.zeros((y2 - y1, x2 - x1), np.uint8)
-        corners = ((quad - (x1 + 0.5, y1 + 0.5)) * 16).astype(np.int32)
-        cv2.fillConvexPoly(inside, corners, 255, cv2.LINE_8, _SUBPIXEL)
-        warped = cv2.warpPerspective(
-            texture, matrix, (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        cv2.copyTo(warped, inside, canvas.picture[y1:y2, x1:x2])
-
-    def _green(self, s: float, x: float, height: float, style: int) -> None:
-        """A tree, or below 2.5 m a bush."""
-        z = s - self.s
-        if not 2 < z < SIGHT:
-            return
-        kinds = trees(self.seed, self.detail) if height > 2.5 else bushes(self.seed, self.detail)
-        self._sprite(kinds[style % len(kinds)], self.across(s, x), z, height, CLASS["vegetation"])
-
-    def _sprite(self, sprite: Sprite, x: float, z: float, height: float, slot: int) -> None:
-        canvas = self.canvas
-        scale = canvas.focal / z
-        full = sprite.levels[0][1].shape
-        size = np.array((height * full[1] / full[0], height)) * scale
-        foot = np.array((canvas.width / 2 + x * scale, canvas.horizon + CAMERA_HEIGHT * scale))
-        low = foot - size * (0.5, 1)
-        region = canvas.region(np.stack([low, low + size]), 0)
-        if region is None:
-            return
-        x1, y1, x2, y2 = region
-        level = min(max(math.floor(math.log2(max(full[0] / size[1], 1))), 0), len(sprite.levels) - 1)
-        picture, mask = sprite.levels[level]
-        step = size / (mask.shape[1], mask.shape[0])
-        move = low + step * 0.5 - 0.5 - (x1, y1)
-        matrix = np.array([(step[0], 0, move[0]), (0, step[1], move[1])])
-        area = (x2 - x1, y2 - y1)
-        cut = cv2.warpAffine(mask, matrix, area, flags=cv2.INTER_LINEAR)
-        cut = cv2.threshold(cut, 127, 255, cv2.THRESH_BINARY)[1]
-        leaves = cv2.warpAffine(
-            _through_haze(picture, z), matrix, area, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
-        cv2.copyTo(leaves, cut, canvas.picture[y1:y2, x1:x2])
-        np.copyto(canvas.slots[y1:y2, x1:x2], slot, where=cut > 0)
+            near, far = (a - z1) / (z2 - z1), (b - z1) / (z2 - z1)
+            xa, xb = bend1 + (bend2 - bend1) * near, bend1 + (bend2 - bend1) * far
+            high, low = CAMERA_HEIGHT - height[0], CAMERA_HEIGHT - height[1]
+            quad = np.array(((x[0] + xa, high, a), (x[0] + xb, high, b), (x[1] + xb, low, b), (x[1] + xa, low, a)))
+            self.canvas.surface(surface, (near, far), self.canvas.project(quad), (a + b) / 2, slot, light)
 
     def _fence(self, start: float, end: float, x: float) -> None:
-        """Posts and rails: drawn post by post, so that one looks through."""
-        for k in range(math.floor(end / 0.5), math.floor(start / 0.5), -1):
-            s = k * 0.5
-            z = s - self.s
-            if z > 4:
-                at = self.across(s, x)
-                post = k % 4 == 0
-                self.canvas.upright(
-                    at - 0.03, at + (0.05 if post else 0.02), 0, 1.25 if post else 1.1, z, (66, 72, 70), CLASS["fence"]
-                )
+        """Rails and posts: one looks through."""
+        canvas, color = self.canvas, (66, 72, 70)
+        places = [s for s in np.arange(start, end + 0.1, 2.0).tolist() if s - self.s > 2 * NEAR][::-1]
+        for far, near in itertools.pairwise(places):
+            z1, z2 = near - self.s, far - self.s
+            x1, x2 = self.across(near, x), self.across(far, x)
+            for low, high in ((0.15, 0.25), (0.55, 0.63), (0.95, 1.05)):
+                y1, y2 = CAMERA_HEIGHT - low, CAMERA_HEIGHT - high
+                rail = np.array(((x1, y1, z1), (x2, y1, z2), (x2, y2, z2), (x1, y2, z1)))
+                canvas.polygon(canvas.project(rail), hazed(color, z1), CLASS["fence"])
+            canvas.upright(x1 - 0.04, x1 + 0.04, 0, 1.15, z1, color, CLASS["fence"])
 
-    def _furniture(self, side: int, cell: int) -> Iterator[Item]:
-        """Street trees, lamps and signs, one place every ten metres."""
-        chance = chances(self.seed, 1, side + 1, cell)
-        s = cell * 10 + 2 + 2 * chance[0]
-        z = s - self.s
-        if z < 4:
+    # On the kerb
+
+    def _lamp(self, lamp: Lamp) -> None:
+        canvas, z, x = self.canvas, lamp.s - self.s, self.across(lamp.s, lamp.x)
+        if self.outside(x, z, 2.5):
             return
-        kerb = ROAD_RIGHT if side > 0 else ROAD_LEFT
-        leafy = chances(self.seed, 2, side + 1, cell // 9)[0] < 0.6
-        x = kerb + side * 0.8
-        if cell % 3 == 0:
-            yield z, lambda: self._lamp(s, kerb + side * 0.5, side)
-        elif leafy and chance[1] < 0.75:
-            yield z, lambda: self._green(s, x, 6.5 + 3 * chance[2], int(6 * chance[3]))
-        elif chance[1] > 0.62:
-            yield z, lambda: self._sign(s, kerb + side * 0.45, int(5 * chance[4]) if side > 0 else -1)
+        metal: Color = (92, 96, 98)
+        canvas.upright(x - 0.09, x + 0.09, 0, 1.2, z, metal, CLASS["pole"])
+        canvas.upright(x - 0.06, x + 0.06, 1.2, 8.0, z, metal, CLASS["pole"])
+        for inner, outer, low, high, color in ((0.0, 1.7, 7.95, 8.05, metal), (1.1, 1.9, 7.86, 8.06, (150, 152, 150))):
+            ends = sorted((x - lamp.side * inner, x - lamp.side * outer))
+            canvas.upright(ends[0], ends[1], low, high, z, color, CLASS["pole"])
 
-    def _lamp(self, s: float, x: float, side: int) -> None:
-        z, at = s - self.s, self.across(s, x)
-        metal = (92, 96, 98)
-        self.canvas.upright(at - 0.09, at + 0.09, 0, 1.2, z, metal, CLASS["pole"])
-        self.canvas.upright(at - 0.06, at + 0.06, 1.2, 8.0, z, metal, CLASS["pole"])
-        ends = sorted((at, at - side * 1.7))
-        self.canvas.upright(ends[0], ends[1], 7.95, 8.05, z, metal, CLASS["pole"])
-        head = sorted((at - side * 1.1, at - side * 1.9))
-        self.canvas.upright(head[0], head[1], 7.86, 8.06, z, (150, 152, 150), CLASS["pole"])
-
-    def _sign(self, s: float, x: float, kind: int) -> None:
-        """A sign on its pole; a negative kind shows its back."""
-        z, at = s - self.s, self.across(s, x)
-        self.canvas.upright(at - 0.04, at + 0.04, 0, 2.9, z, (126, 130, 132), CLASS["pole"])
-        red, white, blue = (176, 30, 34), (228, 228, 224), (26, 70, 150)
-        faces: dict[int, tuple[tuple[int, float, Color], ...]] = {
-            -1: ((10, 0.36, (128, 130, 130)),),
-            0: ((10, 0.36, red), (10, 0.27, white)),
-            1: ((3, 0.46, red), (3, 0.29, white)),
-            2: ((4, 0.44, white), (4, 0.4, blue)),
-            3: ((10, 0.36, white), (10, 0.34, blue)),
-            4: ((-4, 0.46, white), (-4, 0.38, (232, 186, 40))),
-        }
-        for corners, radius, color in faces[kind]:
-            turn = 0.0 if corners < 0 else math.pi / 2 if corners == 3 else math.pi / 4
-            angles = turn + np.linspace(0, 2 * math.pi, abs(corners), endpoint=False)
-            plate = np.stack(
-                [at + radius * np.cos(angles), CAMERA_HEIGHT - 2.55 - radius * np.sin(angles), np.full(len(angles), z)],
-                1,
-            )
-            self.canvas.polygon(
-                self.canvas.project(plate), hazed(color, z), CLASS["traffic sign"] if kind >= 0 else CLASS["pole"]
-            )
-
-    def _crossing(self, index: int) -> Iterator[Item]:
-        start = crossing(self.seed, index)
-        z = start - self.s
-
-        def stripes() -> None:
-            near = max(z, 1.0)
-            if z + 3.2 < 1.5:
-                return
-            for k in range(round((ROAD_RIGHT - ROAD_LEFT - 0.6) / 1.0)):
-                x = ROAD_LEFT + 0.5 + k
-                ends = (near + self.s, start + 3.2)
-                places = [(x, ends[0]), (x + 0.5, ends[0]), (x + 0.5, ends[1]), (x, ends[1])]
-                corners = [(self.across(s, px), CAMERA_HEIGHT, s - self.s) for px, s in places]
-                self.canvas.polygon(self.canvas.project(np.array(corners)), hazed((190, 190, 187), z + 1.5), None)
-
-        yield SIGHT + 100 - index, stripes
-        if z > 3:
-            for side, x in ((1, ROAD_RIGHT + 0.5), (-1, ROAD_LEFT - 0.5)):
-                yield z, self._signal_drawer(start, x, side)
-
-    def _signal_drawer(self, s: float, x: float, side: int) -> Callable[[], None]:
-        def draw() -> None:
-            z, at = s - self.s, self.across(s, x)
-            self.canvas.upright(at - 0.06, at + 0.06, 0, 3.3, z, (70, 74, 76), CLASS["pole"])
-            self.canvas.upright(at - 0.2, at + 0.2, 2.35, 3.4, z, (30, 32, 32), CLASS["traffic light"])
-            lamps = ((70, 18, 16), (78, 56, 14), (60, 235, 150)) if side > 0 else ((34, 36, 36),) * 3
-            for k, color in enumerate(lamps):
-                angles = np.linspace(0, 2 * math.pi, 10, endpoint=False)
-                disc = np.stack(
-                    [
-                        at + 0.12 * np.cos(angles),
-                        CAMERA_HEIGHT - 3.2 + 0.32 * k - 0.12 * np.sin(angles),
-                        np.full(10, z),
-                    ],
-                    1,
-                )
-                self.canvas.polygon(self.canvas.project(disc), hazed(color, z), CLASS["traffic light"])
-
-        return draw
-
-    # What drives and walks
-
-    def _parked(self, side: int) -> Iterator[Item]:
-        for bay in cells(self.s, self.s + 130, 6):
-            chance = chances(self.seed, 3, side + 1, bay)
-            full = chances(self.seed, 4, side + 1, bay // 12)[0]
-            s = bay * 6 + 3.06
-            blocked = any(abs(crossing(self.seed, k) + 1.6 - s) < 8 for k in cells(s - 60, s + 60, CROSSING))
-            if chance[0] < 0.25 + 0.65 * full and not blocked:
-                kind = _kind(chance[1], 0.0)
-                x = (3.2 if side > 0 else -6.45) + 0.12 * (chance[2] - 0.5)
-                turned = side < 0
-                track = 100_000_000 * (1 if side > 0 else 2) + bay
-                yield from self._vehicle(kind, s + 0.3 * (chance[3] - 0.5), x, turned, _paint(chance[4]), track)
-
-    def _traffic(self) -> Iterator[Item]:
-        ahead = (self.scene.traffic + 1) // 3
-        for k in range(ahead):
-            chance = chances(self.seed, 5, k)
-            wave = 2 * math.pi * chance[0]
-            gap = 15 + 21 * k + 5 * chance[1] + 3.5 * math.sin(0.23 * self.time + wave)
-            x = 0.25 * (chance[2] - 0.5) + 0.1 * math.sin(0.4 * self.time + wave)
-            kind = _kind(chance[3], 0.0 if k == 0 else 0.3)
-            yield from self._vehicle(kind, self.s + gap, x, False, _paint(chance[4]), 300_000_000 + k)
-        coming = self.scene.traffic - ahead
-        if not coming:
+    def _sign(self, sign: Sign) -> None:
+        canvas, z, x = self.canvas, sign.s - self.s, self.across(sign.s, sign.x)
+        if self.outside(x, z, 0.5):
             return
-        spacing = max(SIGHT / coming, 14.0)
-        moved = 10.0 * self.time
-        for k in cells(self.s + moved - 6, self.s + moved + SIGHT, spacing):
-            chance = chances(self.seed, 6, k)
-            s = (k + 0.1 + 0.8 * chance[0] * max(0.0, 1 - 14 / spacing)) * spacing - moved
-            yield from self._vehicle(
-                _kind(chance[1], 0.22), s, -3.4 + 0.3 * (chance[2] - 0.5), True, _paint(chance[3]), 400_000_000 + k
-            )
+        canvas.upright(x - 0.04, x + 0.04, 0, 2.9, z, (126, 130, 132), CLASS["pole"])
+        for corners, turn, radius, color in SIGNS[sign.kind % len(SIGNS)]:
+            canvas.disc(x, 2.55, radius, corners, turn, z, color, CLASS["traffic sign"])
 
-    def _vehicle(self, kind: VehicleKind, s: float, x: float, turned: bool, paint: Color, track: int) -> Iterator[Item]:
-        solid = vehicle(kind)
-        z = s - self.s
-        if z + solid.length / 2 < 2.5 or z > SIGHT:
+    def _signal(self, signal: Signal) -> None:
+        canvas, z, x = self.canvas, signal.s - self.s, self.across(signal.s, signal.x)
+        if self.outside(x, z, 0.5):
             return
-        name = kind if kind in ("truck", "bus") else "car"
+        canvas.upright(x - 0.06, x + 0.06, 0, 3.3, z, (70, 74, 76), CLASS["pole"])
+        canvas.upright(x - 0.2, x + 0.2, 2.35, 3.4, z, (30, 32, 32), CLASS["traffic light"])
+        lamps: tuple[Color, ...] = ((70, 18, 16), (78, 56, 14), (60, 235, 150)) if signal.facing else ()
+        for k, color in enumerate(lamps):
+            canvas.disc(x, 3.2 - 0.32 * k, 0.12, 10, 0, z, color, CLASS["traffic light"])
 
-        def draw() -> None:
-            canvas = self.canvas
-            slot = canvas.thing(name, track)
-            if slot is None:
-                return
-            angle = self.road.heading(s) - self.heading + (math.pi if turned else 0)
-            place = np.float32((self.across(s, x), CAMERA_HEIGHT, z))
-            sin, cos = math.sin(angle), math.cos(angle)
-            turn = np.float32(((cos, 0, -sin), (0, -1, 0), (sin, 0, cos)))
-            self._shadow(place, turn, solid.width / 2, solid.length / 2)
-            corners = solid.corners @ turn + place
-            seen = (corners[..., 2].min(1) > 0.5) & _facing(corners)
-            pixels = canvas.project(corners[seen])
-            region = canvas.region(pixels.reshape(-1, 2)) if len(pixels) else None
-            if region is None:
-                return
-            self.extents[slot] = region
-            share = solid.paint[seen, None]
-            color = solid.color[seen] * (1 - share) + np.float32(paint) * share * solid.light[seen, None]
-            color = np.minimum(color, 255) * (1 - haze(z)) + np.float32(HAZE) * haze(z)
-            fixed = np.clip((pixels - 0.5) * 16, -_OUT * 16, _OUT * 16).astype(np.int32)
-            area = _area(pixels)
-            for polygon, tone, outline, size in zip(fixed, color.tolist(), solid.outline[seen].tolist(), area.tolist()):
-                if outline:
-                    cv2.fillConvexPoly(canvas.slots, polygon, slot, cv2.LINE_8, _SUBPIXEL)
-                if outline or size > 1.2:
-                    cv2.fillConvexPoly(canvas.picture, polygon, tone, cv2.LINE_AA, _SUBPIXEL)
+    # On the road
 
-        yield z, draw
+    def _zebra(self, zebra: Zebra) -> None:
+        near, far = max(zebra.s - self.s, 1.0), zebra.s - self.s + STRIPES
+        if far < 1.5 or near > SIGHT:
+            return
+        for left in np.arange(ROAD_LEFT + 0.5, ROAD_RIGHT - 0.6, 1.0).tolist():
+            places = ((left, near), (left + 0.5, near), (left + 0.5, far), (left, far))
+            stripe = [(self.across(self.s + z, x), CAMERA_HEIGHT, z) for x, z in places]
+            self.canvas.polygon(self.canvas.project(np.array(stripe)), hazed((190, 190, 187), near), None)
+
+    def _vehicle(self, placed: Vehicle) -> None:
+        canvas, solid = self.canvas, vehicle(placed.kind)
+        z, x = placed.s - self.s, self.across(placed.s, placed.x)
+        if self.outside(x, z + solid.length / 2, 1.5):
+            return
+        angle = self.world.road.heading(placed.s) - self.heading + (math.pi if placed.turned else 0)
+        place = np.array((x, CAMERA_HEIGHT, z), np.float32)
+        sin, cos = math.sin(angle), math.cos(angle)
+        turn = np.array(((cos, 0, -sin), (0, -1, 0), (sin, 0, cos)), np.float32)
+        self._shadow(place, turn, solid.width / 2, solid.length / 2)
+        pixel = max(z - solid.length / 2, 1.0) / canvas.focal
+        solid = vehicle(placed.kind, coarse=pixel > COARSE)
+        seen = solid.size > np.where(solid.outline, 0.6, 1.6) * pixel**2
+        seen &= solid.normal @ (turn @ -place) > solid.offset
+        corners = solid.corners[seen] @ turn + place
+        ahead = corners[..., 2].min(1, initial=np.inf) > 0.5
+        if not ahead.all():
+            corners, seen = corners[ahead], np.flatnonzero(seen)[ahead]
+        pixels = canvas.project(corners)
+        region = canvas.region(pixels.reshape(-1, 2)) if len(pixels) else None
+        slot = (
+            canvas.thing(placed.kind if placed.kind in ("truck", "bus") else "car", placed.track, region)
+            if region
+            else None
+        )
+        if slot is None:
+            return
+        share = solid.paint[seen, None]
+        color = solid.color[seen] * (1 - share) + np.array(placed.paint, np.float32) * share * solid.light[seen, None]
+        color = np.minimum(color, 255) * (1 - haze(z)) + np.array(HAZE, np.float32) * haze(z)
+        fixed = (pixels * 16 - 8).astype(np.int32)
+        for polygon, tone, outline in zip(fixed, color.tolist(), solid.outline[seen].tolist(), strict=True):
+            cv2.fillConvexPoly(canvas.picture, polygon, tone, cv2.LINE_AA, _SUBPIXEL)
+            if outline:
+                cv2.fillConvexPoly(canvas.slots, polygon, slot, cv2.LINE_8, _SUBPIXEL)
 
     def _shadow(self, place: Float, turn: Float, half_width: float, half_length: float) -> None:
-        """The dark under a vehicle: on the picture only."""
-        canvas = self.canvas
+        """The dark under a vehicle, soft towards its rim: on the picture only."""
         depth = float(place[2])
         if depth > 110:
             return
         near = max(-half_length, 1.5 - depth)
-        for margin, keep in ((0.3, 0.8), (0.12, 0.62), (-0.08, 0.6)):
+        rings = ((0.3, 0.9), (0.2, 0.88), (0.1, 0.85), (0.0, 0.8), (-0.15, 0.7)) if depth < 40 else ((0.1, 0.65),)
+        for margin, keep in rings:
             w, a, b = half_width + margin, near - margin, half_length + margin
-            flat = np.float32([(-w, 0, a), (w, 0, a), (w, 0, b), (-w, 0, b)]) @ turn + place
-            if flat[:, 2].min() < 0.5:
+            flat = np.array(((-w, 0, a), (w, 0, a), (w, 0, b), (-w, 0, b)), np.float32) @ turn + place
+            if flat[:, 2].min() > 0.5:
+                self.canvas.darken(self.canvas.project(flat), keep)
+
+    def _walker(self, walker: Walker) -> None:
+        z, x = walker.s - self.s, self.across(walker.s, walker.x)
+        if not self.outside(x, z, 0.6):
+            parts = pedestrian(walker.style, walker.phase, walker.away)
+            self._figure([("person", walker.track, parts)], x, z, walker.size)
+
+    def _cyclist(self, placed: Cyclist) -> None:
+        z, x = placed.s - self.s, self.across(placed.s, placed.x)
+        if not self.outside(x, z, 0.6):
+            bicycle, rider = cyclist(placed.style, placed.phase)
+            self._figure([("bicycle", placed.track, bicycle), ("rider", placed.rider_track, rider)], x, z, 1.0)
+
+    def _figure(self, layers: Sequence[tuple[str, int, list[Part]]], x: float, z: float, size: float) -> None:
+        canvas = self.canvas
+        scale = canvas.focal / z
+        foot = np.array((canvas.width / 2 + x * scale, canvas.horizon + CAMERA_HEIGHT * scale))
+        stretch = np.array((scale * size, -scale * size))
+        for radius in (0.34, 0.24):  # a shadow
+            angles = np.linspace(0, 2 * math.pi, 10, endpoint=False)
+            ring = np.stack([np.cos(angles), CAMERA_HEIGHT / z * np.sin(angles)], 1)
+            canvas.darken(foot + radius * scale * ring, 0.86)
+        for name, track, parts in layers:
+            region = canvas.region(np.concatenate([corners for corners, _ in parts]) * stretch + foot)
+            slot = canvas.thing(name, track, region) if region else None
+            if slot is None:
                 continue
-            pixels = canvas.project(flat)
-            region = canvas.region(pixels)
-            if region is None:
-                continue
-            x1, y1, x2, y2 = region
-            part = canvas.picture[y1:y2, x1:x2]
-            mask = np.zeros(part.shape[:2], np.uint8)
-            cv2.fillConvexPoly(
-                mask, ((pixels - (x1 + 0.5, y1 + 0.5)) * 16).astype(np.int32), 255, cv2.LINE_8, _SUBPIXEL
-            )
-            cv2.copyTo(cv2.convertScaleAbs(part, alpha=keep), mask, part)
-
-    def _walkers(self, side: int) -> Iterator[Item]:
-        for stream, speed in enumerate((1.25, -1.35)):
-            moved, spacing = speed * self.time, 17.0
-            for k in cells(self.s - moved, self.s - moved + 75, spacing):
-                chance = chances(self.seed, 7, side + 1, stream, k)
-                if chance[0] < 0.35:
-                    continue
-                s = (k + 0.9 * chance[1]) * spacing + moved
-                x = (ROAD_RIGHT + 1.5 + 1.6 * chance[2]) if side > 0 else (ROAD_LEFT - 1.5 - 1.6 * chance[2])
-                phase = 2 * math.pi * chance[3] + 5.6 * self.time
-                parts = pedestrian(int(64 * chance[4]), phase, speed > 0)
-                track = 500_000_000 + 100_000_000 * (stream + (2 if side > 0 else 0)) + k
-                yield from self._figure([("person", track, parts)], s, x, 0.93 + 0.12 * chance[5])
-
-    def _cyclists(self) -> Iterator[Item]:
-        speed, spacing = 4.4, 70.0
-        moved = speed * self.time
-        for k in cells(self.s - moved, self.s - moved + 90, spacing):
-            chance = chances(self.seed, 8, k)
-            s = (k + 0.9 * chance[0]) * spacing + moved
-            bicycle, rider = cyclist(int(64 * chance[1]), 5 * self.time + 6 * chance[2])
-            layers = [("bicycle", 900_000_000 + k, bicycle), ("rider", 1_000_000_000 + k, rider)]
-            yield from self._figure(layers, s, 1.75 + 0.1 * math.sin(self.time + k), 1.0)
-
-    def _figure(self, layers: Sequence[tuple[str, int, list[Part]]], s: float, x: float, size: float) -> Iterator[Item]:
-        z = s - self.s
-        if z < 2.5:
-            return
-
-        def draw() -> None:
-            canvas = self.canvas
-            scale = canvas.focal / z
-            foot = np.array((canvas.width / 2 + self.across(s, x) * scale, canvas.horizon + CAMERA_HEIGHT * scale))
-            stretch = np.array((scale * size, -scale * size))
-            for name, track, parts in layers:
-                region = canvas.region(np.concatenate([corners for corners, _ in parts]) * stretch + foot)
-                slot = canvas.thing(name, track) if region else None
-                if region is None or slot is None:
-                    continue
-                self.extents[slot] = region
-                for corners, color in parts:
-                    canvas.polygon(corners * stretch + foot, hazed(color, z), slot)
-
-        yield z, draw
+            for corners, color in parts:
+                canvas.polygon(corners * stretch + foot, hazed(color, z), slot)
 
 
-def _dim(color: Color, factor: float) -> Color:
-    return (round(color[0] * factor), round(color[1] * factor), round(color[2] * factor))
-
-
-def _kind(chance: float, heavy: float) -> VehicleKind:
-    """A kind of vehicle; a share `heavy` are trucks and buses."""
-    if chance < heavy:
-        return "truck" if chance < 0.6 * heavy else "bus"
-    rest = (chance - heavy) / (1 - heavy)
-    kinds: tuple[VehicleKind, ...] = ("hatchback", "hatchback", "saloon", "estate", "suv", "hatchback", "saloon", "van")
-    return kinds[min(int(rest * len(kinds)), len(kinds) - 1)]
-
-
-def _paint(chance: float) -> Color:
-    return PAINTS[min(int(chance * len(PAINTS)), len(PAINTS) - 1)]
-
-
-def _facing(corners: Float) -> NDArray[np.bool_]:
-    """Which polygons, (P, K, 3) in camera coordinates, show their outside."""
-    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-    normal = np.cross(b - a, c - a)
-    outside: NDArray[np.bool_] = (normal * a).sum(1) > 0
-    return outside
-
-
-def _area(pixels: NDArray[np.floating]) -> NDArray[np.floating]:
-    x, y = pixels[..., 0], pixels[..., 1]
-    return np.abs((x * np.roll(y, -1, 1) - y * np.roll(x, -1, 1)).sum(1)) / 2
+_RED, _WHITE, _BLUE, _YELLOW = (176, 30, 34), (228, 228, 224), (26, 70, 150), (232, 186, 40)
+SIGNS: tuple[tuple[tuple[int, float, float, Color], ...], ...] = (
+    ((10, 0, 0.36, _RED), (10, 0, 0.27, _WHITE)),
+    ((3, math.pi / 2, 0.46, _RED), (3, math.pi / 2, 0.29, _WHITE)),
+    ((4, math.pi / 4, 0.44, _WHITE), (4, math.pi / 4, 0.4, _BLUE)),
+    ((10, 0, 0.36, _WHITE), (10, 0, 0.34, _BLUE)),
+    ((4, 0, 0.46, _WHITE), (4, 0, 0.38, _YELLOW)),
+)
+"""Kinds of signs; of each plate: corners, turn in radians, radius in metres, colour."""

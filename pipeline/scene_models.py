@@ -47,6 +47,8 @@ class Solid:
         color: (P, 3) float32, already lit.
         paint: (P,) float32: how much of the vehicle's own paint, lit, is mixed in; 1 = all.
         light: (P,) float32: brightness of that paint.
+        normal: (P, 3) float32, outwards; offset: (P,) float32, normal · any corner.
+        size: (P,) float32, square metres.
         outline: (P,) bool: without these the silhouette would lack something; what lies on them need not be labelled.
         length, width, height: metres.
     """
@@ -55,10 +57,30 @@ class Solid:
     color: Float
     paint: Float
     light: Float
+    normal: Float
+    offset: Float
+    size: Float
     outline: NDArray[np.bool_]
     length: float
     width: float
     height: float
+
+
+_DISCS: tuple[tuple[float, float, Color], ...] = (
+    (1.18, 0.03, (18, 18, 20)),
+    (1.0, 0.0, RUBBER),
+    (0.62, 0.0, (138, 140, 142)),
+    (0.3, 0.0, (84, 86, 88)),
+)
+"""Arch, tyre, rim, hub: radius against the tyre's, metres higher, colour."""
+
+
+def _area_vector(corners: Float) -> Float:
+    """(..., K, 3) polygons → (..., 3): along the normal, as long as the area is large (Newell)."""
+    following = np.roll(corners, -1, -2)
+    plus, minus = corners + following, corners - following
+    parts = [minus[..., b] * plus[..., c] for b, c in ((1, 2), (2, 0), (0, 1))]
+    return np.stack(parts, -1).sum(-2) / 2
 
 
 class _Builder:
@@ -73,23 +95,23 @@ class _Builder:
         paint: float = 0.0,
         outline: bool = False,
         light: float = 1.0,
+        ahead: int = 0,
     ) -> None:
-        """A flat polygon, turned so that it looks outwards; lit by its slope towards the sky."""
+        """A flat polygon that looks outwards, or where `ahead` says, forwards (1) or back (-1); lit by its slope."""
         corners = np.array(points, np.float32)
-        normal = np.zeros(3, np.float32)
-        for k in range(len(corners)):
-            normal += np.cross(corners[k], corners[(k + 1) % len(corners)])
+        normal = _area_vector(corners)
         size = float(np.linalg.norm(normal))
         if size < 1e-6:
             return
         middle = corners.mean(0)
-        inside = np.float32((0, 0.45 * self.height, np.clip(middle[2], -0.25 * self.length, 0.25 * self.length)))
-        if normal @ (middle - inside) < 0:
+        depth = min(max(float(middle[2]), -0.25 * self.length), 0.25 * self.length)
+        outwards = middle - np.array((0, 0.45 * self.height, depth))
+        if normal @ outwards < 0 if not ahead else normal[2] * ahead < 0:
             corners, normal = corners[::-1], -normal
-        _, up, ahead = normal / size
-        light *= 0.74 + 0.46 * max(up, 0.0) - 0.22 * max(-up, 0.0) + 0.1 * abs(ahead)
+        _, up, forward = (normal / size).tolist()
+        light *= 0.74 + 0.46 * max(up, 0.0) - 0.22 * max(-up, 0.0) + 0.1 * abs(forward)
         padded = np.concatenate([corners, np.repeat(corners[-1:], CORNERS - len(corners), 0)])
-        self.faces.append((padded, color, paint, float(light), outline))
+        self.faces.append((padded, color, paint, light, outline))
 
     def quad(
         self,
@@ -146,15 +168,10 @@ class _Builder:
                 (xa, ya), (xb, yb) = profile[j], profile[j + 1]
                 self.face([(-xa, ya, z), (xa, ya, z), (xb, yb, z), (-xb, yb, z)], color, paint, True, light)
 
-    def wheel(self, x: float, z: float, radius: float) -> None:
-        """A pair of wheels: tyre, arch and rim on the flanks, treads below."""
+    def wheel(self, x: float, z: float, radius: float, coarse: bool = False) -> None:
+        """A pair of wheels on the flanks: arch, tyre, rim and hub."""
         for sign in (1, -1):
-            for size, lift, color in (
-                (1.18, 0.03, (18, 18, 20)),
-                (1.0, 0.0, RUBBER),
-                (0.62, 0.0, (138, 140, 142)),
-                (0.3, 0.0, (84, 86, 88)),
-            ):
+            for size, lift, color in _DISCS[1:3] if coarse else _DISCS:
                 angles = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
                 disc = [
                     (sign * x, radius + lift + size * radius * math.sin(a), z + size * radius * math.cos(a))
@@ -176,13 +193,25 @@ class _Builder:
                 self.face(corners, RUBBER, outline=True)
 
     def solid(self, width: float) -> Solid:
-        corners, colors, paints, lights, outlines = zip(*self.faces)
+        corners, colors, paints, lights, outlines = zip(*self.faces, strict=True)
+        shape = np.stack(corners).astype(np.float32)
         light = np.array(lights, np.float32)
-        color = np.array(colors, np.float32) * np.clip(light, 0, 1.3)[:, None]
+        area = _area_vector(shape)
+        size = np.linalg.norm(area, axis=1)
+        normal = area / size[:, None]
         return Solid(
-            np.stack(corners).astype(np.float32), color, np.array(paints, np.float32), light, np.array(outlines),
-            self.length, width, self.height,
-        )  # fmt: skip
+            corners=shape,
+            color=np.array(colors, np.float32) * np.clip(light, 0, 1.3)[:, None],
+            paint=np.array(paints, np.float32),
+            light=light,
+            normal=normal,
+            offset=(normal * shape[:, 0]).sum(1),
+            size=size,
+            outline=np.array(outlines),
+            length=self.length,
+            width=width,
+            height=self.height,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,129 +239,145 @@ _CARS: dict[VehicleKind, _Car] = {
 }
 
 
-@lru_cache(maxsize=8)
-def vehicle(kind: VehicleKind) -> Solid:
-    """The solid of a kind of vehicle, looking in the direction z."""
+@lru_cache(maxsize=16)
+def vehicle(kind: VehicleKind, coarse: bool = False) -> Solid:
+    """The solid of a kind of vehicle, looking in the direction z; `coarse` has a quarter of the faces."""
     if kind == "truck":
-        return _truck()
+        return _truck(coarse)
     if kind == "bus":
-        return _bus()
-    return _car(_CARS[kind])
+        return _bus(coarse)
+    return _coarse_car(_CARS[kind]) if coarse else _car(_CARS[kind])
+
+
+def _profile(half: float, scale: float, top: float) -> list[tuple[float, float]]:
+    w = half * scale
+    return [(0.9 * w, 0.2), (0.985 * w, 0.42), (w, 0.42 + 0.5 * (top - 0.42)), (0.955 * w, top)]
+
+
+def _cabin(build: _Builder, c: _Car) -> tuple[list[list[Point]], list[Point], list[Point]]:
+    """The part above the shoulder; returns its flanks, back and windscreen, for the windows."""
+    foot, top, rear = 0.93 * c.width / 2, c.taper * c.width / 2, -c.length / 2
+    z1, z2, z3, z4 = (rear + z for z in c.cabin)
+    low, edge, roof, crest = c.shoulder - 0.03, c.height - 0.03, c.height, rear + c.cabin[1] + 0.25
+    back = [(-foot, low, z1), (foot, low, z1), (top, edge, z2), (-top, edge, z2)]
+    screen = [(foot, low, z4), (-foot, low, z4), (-top, edge, z3), (top, edge, z3)]
+    sides = [[(s * foot, low, z1), (s * foot, low, z4), (s * top, edge, z3), (s * top, edge, z2)] for s in (1, -1)]
+    for quad in (*sides, back, screen):
+        build.face(quad, paint=1.0, outline=True)
+    for z in (z2, z3):
+        lid = [(-top, edge, z), (top, edge, z), (0.9 * top, roof, crest), (-0.9 * top, roof, crest)]
+        build.face(lid, paint=1.0, outline=True)
+    return sides, back, screen
 
 
 def _car(c: _Car) -> Solid:
     build = _Builder(c.length, c.height)
     half, rear, front = c.width / 2, -c.length / 2, c.length / 2
-
-    def profile(scale: float, top: float) -> list[tuple[float, float]]:
-        w = half * scale
-        return [(0.9 * w, 0.2), (0.985 * w, 0.42), (w, 0.42 + 0.5 * (top - 0.42)), (0.955 * w, top)]
-
+    z4 = rear + c.cabin[3]
+    for sign in (1, -1):  # mirrors first: what the body covers of them is not seen
+        inner, outer = sign * (half - 0.02), sign * (half + 0.2)
+        for z in (z4 - 0.5, z4 - 0.38):
+            y = c.shoulder
+            mirror = [(inner, y, z), (outer, y + 0.02, z), (outer, y + 0.15, z), (inner, y + 0.14, z)]
+            build.face(mirror, paint=0.8, outline=True, ahead=1 if z > z4 - 0.4 else -1)
     build.treads(half - 0.03, rear + 0.72, c.wheel, 0.2)
     build.treads(half - 0.03, front - 0.78, c.wheel, 0.2)
-    build.face(
-        [(-0.7, 0.14, rear + 0.3), (0.7, 0.14, rear + 0.3), (0.7, 0.3, rear + 0.25), (-0.7, 0.3, rear + 0.25)],
-        RUBBER,
-        outline=True,
-    )
-    build.face(
-        [(-0.7, 0.14, front - 0.3), (0.7, 0.14, front - 0.3), (0.7, 0.3, front - 0.25), (-0.7, 0.3, front - 0.25)],
-        RUBBER,
-        outline=True,
-    )
+    for z, back in ((rear + 0.3, -0.05), (front - 0.3, 0.05)):
+        under = [(-0.7, 0.14, z), (0.7, 0.14, z), (0.7, 0.3, z + back), (-0.7, 0.3, z + back)]
+        build.face(under, RUBBER, outline=True)
     rings = [
-        (rear, profile(0.9, c.deck - 0.05)),
-        (rear + 0.16, profile(0.985, c.deck)),
-        (rear + 0.9, profile(1.0, c.shoulder)),
-        (rear + c.cabin[3], profile(1.0, c.shoulder - 0.02)),
-        (front - 0.35, profile(0.97, c.bonnet)),
-        (front, profile(0.84, c.nose)),
+        (rear, _profile(half, 0.9, c.deck - 0.05)),
+        (rear + 0.16, _profile(half, 0.985, c.deck)),
+        (rear + 0.9, _profile(half, 1.0, c.shoulder)),
+        (rear + c.cabin[3], _profile(half, 1.0, c.shoulder - 0.02)),
+        (front - 0.35, _profile(half, 0.97, c.bonnet)),
+        (front, _profile(half, 0.84, c.nose)),
     ]
     build.loft(rings, [(TRIM, 0.35, 0.8), (TRIM, 1.0, 0.9), (TRIM, 1.0, 1.08)])
     for z in (rear + 0.74, front - 0.8):
         build.wheel(half + 0.012, z, c.wheel)
-
-    foot, top = 0.93 * half, c.taper * half
-    z1, z2, z3, z4 = (rear + z for z in c.cabin)
-    low, roof = c.shoulder - 0.03, c.height
-    back = [(-foot, low, z1), (foot, low, z1), (top, roof - 0.03, z2), (-top, roof - 0.03, z2)]
-    screen = [(foot, low, z4), (-foot, low, z4), (-top, roof - 0.03, z3), (top, roof - 0.03, z3)]
-    sides = [
-        [(s * foot, low, z1), (s * foot, low, z4), (s * top, roof - 0.03, z3), (s * top, roof - 0.03, z2)]
-        for s in (1, -1)
-    ]
-    for quad in (*sides, back, screen):
-        build.face(quad, paint=1.0, outline=True)
-    build.face(
-        [(-top, roof - 0.03, z2), (top, roof - 0.03, z2), (0.9 * top, roof, z2 + 0.25), (-0.9 * top, roof, z2 + 0.25)],
-        paint=1.0,
-        outline=True,
-    )
-    build.face(
-        [(-top, roof - 0.03, z3), (top, roof - 0.03, z3), (0.9 * top, roof, z2 + 0.25), (-0.9 * top, roof, z2 + 0.25)],
-        paint=1.0,
-        outline=True,
-    )
+    sides, back, screen = _cabin(build, c)
     for quad in sides:
-        build.quad(quad, 0.05, 0.47, 0.12, 0.88, GLASS)
-        build.quad(quad, 0.51, 0.9, 0.12, 0.88, GLASS)
-        build.quad(quad, 0.05, 0.47, 0.6, 0.88, GLOSS, 0.8)
-        build.quad(quad, 0.51, 0.88, 0.6, 0.88, GLOSS, 0.8)
+        for left, right in ((0.05, 0.47), (0.51, 0.9)):
+            build.quad(quad, left, right, 0.12, 0.88, GLASS)
+            build.quad(quad, left, right, 0.6, 0.88, GLOSS, 0.8)
     for quad in (back, screen):
         build.quad(quad, 0.05, 0.95, 0.06, 0.92, GLASS)
         build.quad(quad, 0.09, 0.91, 0.55, 0.9, GLOSS, 0.85)
         for seat in (0.27, 0.73):
             build.quad(quad, seat - 0.1, seat + 0.1, 0.06, 0.5, (24, 27, 30))
+    _car_ends(build, c, half, rear - 0.012, front + 0.012)
+    for sign in (1, -1):
+        x = sign * (half + 0.02)
+        for low, high, a, b in (
+            (c.shoulder - 0.18, c.shoulder - 0.14, rear + 1.35, rear + 1.5),
+            (0.4, c.shoulder - 0.04, z4 - 1.12, z4 - 1.09),
+        ):
+            build.face([(x, low, a), (x, low, b), (x, high, b), (x, high, a)], TRIM)
+    return build.solid(c.width)
 
-    tail, face = rear - 0.012, front + 0.012
-    top_light = c.deck - 0.1
+
+def _car_ends(build: _Builder, c: _Car, half: float, tail: float, face: float) -> None:
+    """Lights, plates, bumpers and grille."""
+    top = c.deck - 0.1
     build.patch((0.2, 0.78 * half), (0.2, 0.33), tail, TRIM)
     build.patch((0.0, 0.8 * half), (0.44, 0.465), tail, (30, 30, 32))
-    build.patch((0.6 * half, 0.885 * half), (top_light - 0.24, top_light), tail, (156, 22, 24), 1.2)
-    build.patch((0.62 * half, 0.8 * half), (top_light - 0.11, top_light - 0.03), tail, (226, 74, 60), 1.2)
-    build.patch((0.62 * half, 0.8 * half), (top_light - 0.22, top_light - 0.15), tail, (214, 200, 190), 1.1)
-    build.patch((-0.26, 0.26), (top_light - 0.26, top_light - 0.15), tail, (222, 222, 216), 1.2, both=False)
-    build.patch((-0.34, 0.34), (top_light - 0.1, top_light - 0.06), tail, (150, 152, 154), 1.1, both=False)
+    build.patch((0.6 * half, 0.885 * half), (top - 0.24, top), tail, (156, 22, 24), 1.2)
+    build.patch((0.62 * half, 0.8 * half), (top - 0.11, top - 0.03), tail, (226, 74, 60), 1.2)
+    build.patch((0.62 * half, 0.8 * half), (top - 0.22, top - 0.15), tail, (214, 200, 190), 1.1)
+    build.patch((-0.26, 0.26), (top - 0.26, top - 0.15), tail, (222, 222, 216), 1.2, both=False)
+    build.patch((-0.34, 0.34), (top - 0.1, top - 0.06), tail, (150, 152, 154), 1.1, both=False)
     build.patch((0.42 * half, 0.8 * half), (c.nose - 0.14, c.nose - 0.01), face, (228, 233, 236), 1.25)
     build.patch((0.46 * half, 0.62 * half), (c.nose - 0.12, c.nose - 0.03), face, (250, 250, 246), 1.3)
     build.patch((-0.44 * half, 0.44 * half), (c.nose - 0.17, c.nose - 0.02), face, (26, 27, 29), both=False)
     build.patch((-0.42 * half, 0.42 * half), (c.nose - 0.1, c.nose - 0.085), face, (150, 152, 154), both=False)
     build.patch((-0.26, 0.26), (0.36, 0.46), face, (226, 226, 220), 1.2, both=False)
     build.patch((-0.7 * half, 0.7 * half), (0.22, 0.33), face, TRIM, both=False)
-    for sign in (1, -1):
-        x = sign * (half + 0.02)
-        build.face(
-            [
-                (x, c.shoulder - 0.18, rear + 1.35),
-                (x, c.shoulder - 0.18, rear + 1.5),
-                (x, c.shoulder - 0.14, rear + 1.5),
-                (x, c.shoulder - 0.14, rear + 1.35),
-            ],
-            TRIM,
-        )
-        build.face(
-            [
-                (x, 0.4, z4 - 1.12),
-                (x, 0.4, z4 - 1.09),
-                (x, c.shoulder - 0.04, z4 - 1.09),
-                (x, c.shoulder - 0.04, z4 - 1.12),
-            ],
-            TRIM,
-        )
-        mirror = [(sign * (half - 0.02), c.shoulder, z4 - 0.5), (sign * (half + 0.2), c.shoulder + 0.02, z4 - 0.5),
-                  (sign * (half + 0.2), c.shoulder + 0.15, z4 - 0.5), (sign * (half - 0.02), c.shoulder + 0.14, z4 - 0.5)]  # fmt: skip
-        build.face(mirror, paint=0.8, outline=True)
-        build.face(
-            [(x, y, z4 - 0.38 if z > z4 - 0.5 else z4 - 0.38) for x, y, z in mirror[::-1]], paint=0.8, outline=True
-        )
+
+
+def _coarse_car(c: _Car) -> Solid:
+    build = _Builder(c.length, c.height)
+    half, rear, front = c.width / 2, -c.length / 2, c.length / 2
+    for z in (rear + 0.1, front - 0.1):
+        _end(build, half - 0.06, 0.0, 0.3, z, RUBBER, 0)
+
+    def profile(scale: float, top: float) -> list[tuple[float, float]]:
+        return [(0.93 * half * scale, 0.2), (half * scale, 0.5), (0.96 * half * scale, top)]
+
+    rings = [
+        (rear, profile(0.96, c.deck)),
+        (rear + c.cabin[3], profile(1.0, c.shoulder)),
+        (front, profile(0.88, c.nose)),
+    ]
+    build.loft(rings, [(TRIM, 0.6, 0.85), (TRIM, 1.0, 1.0)])
+    for z in (rear + 0.74, front - 0.8):
+        build.wheel(half + 0.012, z, c.wheel, coarse=True)
+    sides, back, screen = _cabin(build, c)
+    for quad in sides:
+        build.quad(quad, 0.06, 0.9, 0.12, 0.88, GLASS, 1.15)
+    for quad in (back, screen):
+        build.quad(quad, 0.05, 0.95, 0.08, 0.92, GLASS, 1.15)
+    top, tail, face = c.deck - 0.1, rear - 0.012, front + 0.012
+    build.patch((0.6 * half, 0.885 * half), (top - 0.24, top), tail, (166, 30, 30), 1.2)
+    build.patch((-0.26, 0.26), (top - 0.26, top - 0.15), tail, (222, 222, 216), 1.2, both=False)
+    build.patch((0.42 * half, 0.8 * half), (c.nose - 0.14, c.nose - 0.01), face, (236, 240, 242), 1.25)
+    build.patch((-0.44 * half, 0.44 * half), (0.3, c.nose - 0.02), face, (60, 61, 63), both=False)
     return build.solid(c.width)
 
 
 def _sides(
-    build: _Builder, half: float, low: float, high: float, rear: float, front: float, color: Color, paint: float
+    build: _Builder,
+    half: float,
+    low: float,
+    high: float,
+    rear: float,
+    front: float,
+    color: Color,
+    paint: float,
+    step: float,
 ) -> None:
-    """Flanks in pieces of at most 1.5 m (so that what is behind the camera can be left out) and a roof."""
-    cuts = np.linspace(rear, front, max(math.ceil((front - rear) / 1.5), 1) + 1)
+    """Flanks in pieces of at most `step` metres (so that what is behind the camera can be left out) and a roof."""
+    cuts = np.linspace(rear, front, max(math.ceil((front - rear) / step), 1) + 1)
     for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist()):
         for sign in (1, -1):
             x = sign * half
@@ -346,19 +391,20 @@ def _end(
     build.face([(-half, low, z), (half, low, z), (half, high, z), (-half, high, z)], color, paint, True, light)
 
 
-def _truck() -> Solid:
+def _truck(coarse: bool) -> Solid:
     length, half, height = 8.2, 1.22, 3.5
     build = _Builder(length, height)
     rear, front = -length / 2, length / 2
-    for z in (rear + 1.4, rear + 2.5, front - 1.1):
+    axles = (rear + 1.4, rear + 2.5, front - 1.1)
+    for z in axles:
         build.treads(half - 0.04, z, 0.48, 0.34)
-    _sides(build, half - 0.3, 0.55, 1.0, rear + 0.1, front - 0.4, (44, 44, 46), 0)
+    _sides(build, half - 0.3, 0.55, 1.0, rear + 0.1, front - 0.4, (44, 44, 46), 0, 20.0 if coarse else 1.5)
     _end(build, half - 0.3, 0.55, 1.0, rear + 0.1, (40, 40, 42), 0)
-    for z in (rear + 1.4, rear + 2.5, front - 1.1):
-        build.wheel(half - 0.02, z, 0.48)
-    _sides(build, half - 0.06, 0.6, 2.75, front - 2.0, front, TRIM, 1.0)
+    for z in axles:
+        build.wheel(half - 0.02, z, 0.48, coarse)
+    _sides(build, half - 0.06, 0.6, 2.75, front - 2.0, front, TRIM, 1.0, 20.0 if coarse else 1.5)
     _end(build, half - 0.06, 0.6, 2.75, front, TRIM, 1.0)
-    _sides(build, half, 0.98, height, rear, front - 2.15, (206, 206, 202), 0)
+    _sides(build, half, 0.98, height, rear, front - 2.15, (206, 206, 202), 0, 20.0 if coarse else 1.5)
     _end(build, half, 0.98, height, front - 2.15, (196, 196, 192), 0)
     _end(build, half, 0.98, height, rear, (210, 210, 206), 0)
     tail, face = rear - 0.02, front + 0.02
@@ -384,17 +430,17 @@ def _truck() -> Solid:
     return build.solid(2 * half)
 
 
-def _bus() -> Solid:
+def _bus(coarse: bool) -> Solid:
     length, half, height = 11.5, 1.26, 3.05
     build = _Builder(length, height)
     rear, front = -length / 2, length / 2
     for z in (rear + 3.0, front - 2.6):
         build.treads(half - 0.04, z, 0.48, 0.3)
-    _sides(build, half, 0.32, height, rear, front, TRIM, 1.0)
+    _sides(build, half, 0.32, height, rear, front, TRIM, 1.0, 20.0 if coarse else 1.5)
     _end(build, half, 0.32, height, rear, TRIM, 1.0)
     _end(build, half, 0.32, height, front, TRIM, 1.0)
     for z in (rear + 3.0, front - 2.6):
-        build.wheel(half + 0.02, z, 0.48)
+        build.wheel(half + 0.02, z, 0.48, coarse)
     panes = np.linspace(rear + 0.3, front - 0.3, 9).tolist()
     for a, b in zip(panes, panes[1:]):
         for sign in (1, -1):

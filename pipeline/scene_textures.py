@@ -63,7 +63,7 @@ def to_bytes(pixels: Float) -> Picture:
 class GroundLevel:
     """The ground at one resolution, for rows nearer than `reach` metres.
 
-    `texture` is (rows + 1, columns, 3): rows go forward along the road, the last repeats the first; columns go right
+    `texture` is (rows + 1, columns, 4) RGBA: rows go forward along the road, the last repeats the first; columns go right
     from -GROUND_HALF_WIDTH. `along` and `across` are pixels a metre.
     """
 
@@ -127,7 +127,7 @@ def ground_levels(seed: int, detail: float) -> tuple[GroundLevel, ...]:
     while reach < 400:
         width = columns // (1 if reach < 30 else 2 if reach < 60 else 4)
         texture = cv2.resize(fine, (width, max(rows // squeeze, 12)), interpolation=cv2.INTER_AREA)
-        texture = np.concatenate([texture, texture[:1]])
+        texture = cv2.cvtColor(np.concatenate([texture, texture[:1]]), cv2.COLOR_RGB2RGBA)
         levels.append(GroundLevel(texture, (len(texture) - 1) / GROUND_PERIOD, width / 2 / GROUND_HALF_WIDTH, reach))
         reach, squeeze = reach * math.sqrt(2), squeeze * 2
     return tuple(levels)
@@ -158,25 +158,42 @@ def _wear(rng: np.random.Generator, ground: Float, along: float, across: float) 
     return ground
 
 
-@dataclass(slots=True)
-class Facade:
-    """A house front: `picture` (rows from the top down) covers `width` × `height` metres."""
+@dataclass(slots=True, eq=False)
+class Surface:
+    """A flat thing with a picture on it: `width` × `height` metres, rows from the top down."""
 
     picture: Picture
     width: float
     height: float
-    plain: Color
     _smaller: dict[tuple[int, int], Picture] = field(default_factory=dict)
 
     def shrunk(self, across: int, down: int) -> Picture:
-        """The picture with its width halved `across` times and its height `down` times."""
+        """The picture with its width halved `across` times and its height `down` times, RGBA, with a rim of RIM
+        pixels that repeats the edge (so that sampling at the very edge finds a neighbour)."""
         key = (across, down)
         if key not in self._smaller:
             height, width = self.picture.shape[:2]
             size = (max(width >> across, 2), max(height >> down, 2))
-            self._smaller[key] = cv2.resize(self.picture, size, interpolation=cv2.INTER_AREA)
+            smaller = cv2.resize(self.picture, size, interpolation=cv2.INTER_AREA)
+            rimmed = cv2.copyMakeBorder(smaller, RIM, RIM, RIM, RIM, cv2.BORDER_REPLICATE)
+            self._smaller[key] = cv2.cvtColor(rimmed, cv2.COLOR_RGB2RGBA)
         return self._smaller[key]
 
+
+@dataclass(frozen=True, slots=True)
+class HousePaint:
+    """A house: its front to the eaves, its roof (of `height` metres up and ROOF_DEPTH back) if any, its gable."""
+
+    front: Surface
+    roof: Surface | None
+    gable: Surface
+    plaster: Color
+
+
+RIM = 6
+"""Pixels around a surface's picture."""
+ROOF_DEPTH = 4.5
+"""Metres from the eaves back to the ridge."""
 
 PLASTER: tuple[Color, ...] = (
     (188, 174, 148), (201, 193, 176), (168, 160, 148), (176, 150, 118), (158, 120, 98), (194, 186, 182),
@@ -186,13 +203,34 @@ TILES: tuple[Color, ...] = ((120, 78, 62), (98, 70, 60), (84, 84, 88), (104, 88,
 SIGNS: tuple[Color, ...] = ((150, 40, 38), (36, 70, 120), (44, 96, 66), (190, 150, 50), (60, 58, 62), (172, 92, 40))
 
 
+@dataclass(frozen=True, slots=True)
+class _Wall:
+    """A wall being painted: `scale` pixels a metre, `height` metres."""
+
+    pixels: Float
+    scale: float
+    height: float
+    plaster: Color
+
+    def box(self, x1: float, y1: float, x2: float, y2: float, color: Color) -> None:
+        """A rectangle in metres: x from the left, y from the ground up."""
+        left, top = round(x1 * self.scale), round((self.height - y2) * self.scale)
+        right, bottom = round(x2 * self.scale) - 1, round((self.height - y1) * self.scale) - 1
+        cv2.rectangle(self.pixels, (left, top), (max(right, left), max(bottom, top)), color, -1)
+
+    def shade(self, factor: float) -> Color:
+        """The plaster, darker or brighter."""
+        r, g, b = (int(value * factor) for value in self.plaster)
+        return (r, g, b)
+
+
 @lru_cache(maxsize=4)
-def facades(seed: int, detail: float, count: int = 12) -> tuple[Facade, ...]:
-    """A town's worth of house fronts."""
-    return tuple(_facade(np.random.default_rng((seed, 2, k)), detail, PLASTER[k % len(PLASTER)]) for k in range(count))
+def houses(seed: int, detail: float, count: int = 12) -> tuple[HousePaint, ...]:
+    """A town's worth of houses."""
+    return tuple(_house(np.random.default_rng((seed, 2, k)), detail, PLASTER[k % len(PLASTER)]) for k in range(count))
 
 
-def _facade(rng: np.random.Generator, detail: float, plaster: Color) -> Facade:
+def _house(rng: np.random.Generator, detail: float, plaster: Color) -> HousePaint:
     scale = FACADE_SCALE * detail
     bays, floors = int(rng.integers(5, 8)), int(rng.integers(2, 5))
     bay, storey, ground_floor = rng.uniform(2.6, 3.3), rng.uniform(2.9, 3.4), rng.uniform(3.4, 4.0)
@@ -206,17 +244,8 @@ def _facade(rng: np.random.Generator, detail: float, plaster: Color) -> Facade:
         wall -= ((np.arange(rows) / scale % 0.25 < 0.06) * np.float32(10))[:, None, None]
     wall *= np.linspace(1.05, 0.9, rows, dtype=np.float32)[:, None, None]
 
-    def box(x1: float, y1: float, x2: float, y2: float, color: Color) -> None:
-        """A rectangle in metres: x from the left, y from the ground up."""
-        corner, other = (
-            (round(x1 * scale), round((height - y2) * scale)),
-            (round(x2 * scale), round((height - y1) * scale)),
-        )
-        cv2.rectangle(wall, corner, (max(other[0] - 1, corner[0]), max(other[1] - 1, corner[1])), color, -1)
-
-    def shade(factor: float) -> Color:
-        return (int(plaster[0] * factor), int(plaster[1] * factor), int(plaster[2] * factor))
-
+    paint = _Wall(wall, scale, height, plaster)
+    box, shade = paint.box, paint.shade
     eaves = height - roof
     if roof:
         tile = TILES[int(rng.integers(len(TILES)))]
@@ -225,7 +254,7 @@ def _facade(rng: np.random.Generator, detail: float, plaster: Color) -> Facade:
         band -= ((np.arange(len(band)) / scale % 0.4 < 0.1) * np.float32(9))[:, None, None]
         for k in range(bays):
             if rng.uniform() < 0.45 and roof > 1.8:
-                _window(rng, box, k * bay + bay / 2, eaves + 0.35, 0.95, 1.05, shade(1.05))
+                _window(rng, paint, k * bay + bay / 2, eaves + 0.35, 0.95, 1.05, shade(1.05))
     box(0, eaves - 0.45, width, eaves - 0.3, shade(0.72))
     box(0, eaves - 0.3, width, eaves, shade(1.12))
     box(0, 0, width, 0.6, shade(0.62))
@@ -238,18 +267,40 @@ def _facade(rng: np.random.Generator, detail: float, plaster: Color) -> Facade:
             box(0, base - 0.12, width, base, shade(1.1))
             box(0, base - 0.24, width, base - 0.12, shade(0.75))
         for k in range(bays):
-            _window(rng, box, (k + 0.5) * bay, base + 0.75, wide, tall, trim)
+            _window(rng, paint, (k + 0.5) * bay, base + 0.75, wide, tall, trim)
             if k == balcony:
                 box((k + 0.5) * bay - 1.1, base + 0.05, (k + 0.5) * bay + 1.1, base + 0.22, shade(0.6))
                 for bar in np.arange(-1.05, 1.06, 0.15):
                     box((k + 0.5) * bay + bar, base + 0.2, (k + 0.5) * bay + bar + 0.04, base + 1.15, (52, 52, 54))
                 box((k + 0.5) * bay - 1.1, base + 1.1, (k + 0.5) * bay + 1.1, base + 1.17, (48, 48, 50))
-    _ground_floor(rng, box, bays, bay, ground_floor, width, shade)
+    _ground_floor(rng, paint, bays, bay, ground_floor, width)
     box(width - 0.12, 0, width - 0.02, eaves - 0.3, shade(0.6))
-    return Facade(to_bytes(wall), width, height, shade(0.95))
+    painted, cut = to_bytes(wall), round(roof * scale)
+    covered = Surface(painted[:cut], width, roof) if roof else None
+    gable = _gable(rng, scale, plaster, eaves)
+    return HousePaint(Surface(painted[cut:], width, eaves), covered, gable, shade(0.93))
 
 
-def _window(rng: np.random.Generator, box, middle: float, base: float, wide: float, tall: float, trim: Color) -> None:  # type: ignore[no-untyped-def]
+def _gable(rng: np.random.Generator, scale: float, plaster: Color, height: float) -> Surface:
+    """A house's end: bare but for stains and a few windows."""
+    width = 11.0
+    rows, columns = round(height * scale), round(width * scale)
+    streaks = fractal_noise(rng, rows, columns, (2, 24), 3)
+    wall = np.float32(plaster) + (5 * fractal_noise(rng, rows, columns, (5, 5), 4) + 3 * streaks)[..., None]
+    wall += rng.standard_normal((rows, columns, 1)).astype(np.float32) * 3
+    wall *= np.linspace(1.04, 0.86, rows, dtype=np.float32)[:, None, None]
+    wall[-max(round(0.6 * scale), 1) :] *= 0.7
+    paint = _Wall(wall, scale, height, plaster)
+    for column in rng.uniform(1.5, width - 1.5, int(rng.integers(0, 3))):
+        for base in np.arange(4.2, height - 2, 3.1):
+            _window(rng, paint, float(column), float(base), 0.9, 1.3, (150, 146, 138))
+    return Surface(to_bytes(wall), width, height)
+
+
+def _window(
+    rng: np.random.Generator, paint: _Wall, middle: float, base: float, wide: float, tall: float, trim: Color
+) -> None:
+    box = paint.box
     left, right = middle - wide / 2, middle + wide / 2
     box(left - 0.13, base - 0.1, right + 0.13, base + tall + 0.13, trim)
     box(left - 0.18, base - 0.16, right + 0.18, base - 0.08, (112, 108, 104))
@@ -276,7 +327,8 @@ def _window(rng: np.random.Generator, box, middle: float, base: float, wide: flo
     box(left - 0.06, base + tall, right + 0.06, base + tall + 0.07, (84, 80, 76))
 
 
-def _ground_floor(rng: np.random.Generator, box, bays: int, bay: float, tall: float, width: float, shade) -> None:  # type: ignore[no-untyped-def]
+def _ground_floor(rng: np.random.Generator, paint: _Wall, bays: int, bay: float, tall: float, width: float) -> None:
+    box, shade = paint.box, paint.shade
     if rng.uniform() < 0.55:
         sign = SIGNS[int(rng.integers(len(SIGNS)))]
         for k in range(bays):
@@ -298,89 +350,92 @@ def _ground_floor(rng: np.random.Generator, box, bays: int, bay: float, tall: fl
                 box((k + 0.5) * bay - 0.55, 0, (k + 0.5) * bay + 0.55, 2.5, (70, 52, 42))
                 box((k + 0.5) * bay - 0.4, 1.5, (k + 0.5) * bay + 0.4, 2.3, (58, 62, 64))
             else:
-                _window(rng, box, (k + 0.5) * bay, 1.25, 1.2, 1.55, shade(1.1))
+                _window(rng, paint, (k + 0.5) * bay, 1.25, 1.2, 1.55, shade(1.1))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Sprite:
-    """A cut-out: `levels` of (picture, mask), each half the size of the one before; mask 255 = opaque."""
+    """A cut-out: `levels` of RGBA pictures, each half the size of the one before; where alpha > 127 it is opaque."""
 
-    levels: tuple[tuple[Picture, Picture], ...]
+    levels: tuple[Picture, ...]
 
     @classmethod
-    def from_picture(cls, picture: Picture, mask: Picture) -> Sprite:
-        levels = [(picture, mask)]
-        while min(levels[-1][1].shape) > 12:
-            levels.append(tuple(cv2.resize(p, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for p in levels[-1]))  # type: ignore[arg-type]
+    def from_picture(cls, picture: Picture, opaque: NDArray[np.bool_]) -> Sprite:
+        levels = [np.dstack([picture, np.where(opaque, 255, 0).astype(np.uint8)])]
+        while min(levels[-1].shape[:2]) > 12:
+            levels.append(to_bytes(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)))
         return cls(tuple(levels))
 
 
 @lru_cache(maxsize=4)
 def trees(seed: int, detail: float, count: int = 6) -> tuple[Sprite, ...]:
-    """Trees with trunks, twice as many pixels high as they are wide at the crown's middle."""
+    """Trees with trunks, three quarters as wide as they are high."""
     return tuple(_tree(np.random.default_rng((seed, 3, k)), detail) for k in range(count))
 
 
 @lru_cache(maxsize=4)
 def bushes(seed: int, detail: float, count: int = 3) -> tuple[Sprite, ...]:
-    """Bushes: crowns down to the ground."""
+    """Bushes, half again as wide as they are high."""
     return tuple(_bush(np.random.default_rng((seed, 4, k)), detail) for k in range(count))
 
 
 def _leaves(
-    rng: np.random.Generator, picture: Float, mask: Picture, centres: Float, radius: float, leaf: float
-) -> None:
-    """Heaps of leaves around `centres` (x, y in pixels), darker below and inside, brighter on top."""
-    low, high = centres[:, 1].min() - radius, centres[:, 1].max() + radius
-    hue = rng.uniform(-8, 8)
-    per = 130
-    for depth in range(4):
-        for cx, cy in centres[rng.permutation(len(centres))]:
-            angle, away = rng.uniform(0, 2 * np.pi, per // 4), np.sqrt(rng.uniform(0, 1, per // 4)) * radius
-            xs, ys = cx + away * np.cos(angle), cy + 0.85 * away * np.sin(angle) - depth * 0.06 * radius
-            height = 1 - (ys - low) / (high - low)
-            own = 1 - (ys - cy + radius) / (2 * radius)
-            light = 0.42 + 0.3 * height + 0.28 * own + 0.06 * depth + rng.normal(0, 0.08, len(xs))
-            for x, y, tone, size in zip(xs, ys, light, rng.uniform(0.5, 1.2, len(xs)) * leaf):
-                color = (72 * tone + hue + 2, 92 * tone, 44 * tone)
-                centre = (round(float(x)), round(float(y)))
-                cv2.circle(picture, centre, max(round(float(size)), 1), color, -1)
-                cv2.circle(mask, centre, max(round(float(size)), 1), 255, -1)
+    rng: np.random.Generator, height: int, width: int, clumps: NDArray[np.floating], leaf: float
+) -> tuple[Float, NDArray[np.bool_]]:
+    """Foliage, (height, width, 3), and where it is: heaps of leaves, light on top and dark below and between.
+
+    `clumps` are rows of x, y, radius in pixels; `leaf` is the size of a leaf in pixels.
+    """
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    clusters = fractal_noise(rng, height, width, (height / (7 * leaf), width / (7 * leaf)), 2)
+    leaves = fractal_noise(rng, height, width, (height / (1.6 * leaf), width / (1.6 * leaf)), 3)
+    nearest = np.full((height, width), -9, np.float32)
+    light = np.zeros((height, width), np.float32)
+    for cx, cy, radius in clumps[np.argsort(clumps[:, 1])].tolist():
+        inside = 1 - np.hypot(x - cx, (y - cy) * 1.1) / radius + 0.12 * clusters
+        light = np.where(inside > nearest, 0.5 + 0.26 * (cy - y) / radius + 0.15 * np.clip(inside, 0, 1), light)
+        nearest = np.maximum(nearest, inside)
+    where = nearest + 0.13 * leaves > 0.12
+    low, high = clumps[:, 1].min(), clumps[:, 1].max()
+    light += 0.26 * (high - y) / max(high - low, 1.0) + 0.1 * clusters + 0.2 * leaves
+    green = np.array((84, 104, 50)) + np.array((10, 0, -4)) * rng.uniform(-1, 1)
+    return (green * np.clip(light, 0.2, 1.5)[..., None]).astype(np.float32), where
 
 
 def _tree(rng: np.random.Generator, detail: float) -> Sprite:
-    height, width = round(400 * detail), round(300 * detail)
-    picture, mask = np.full((height, width, 3), (52, 66, 34), np.float32), np.zeros((height, width), np.uint8)
-    middle = width / 2
-    bark = (74, 64, 54)
-    lean = rng.uniform(-0.03, 0.03) * width
-    trunk = np.array([(middle - 0.026 * width, height), (middle + 0.026 * width, height),
-                      (middle + lean + 0.016 * width, 0.4 * height), (middle + lean - 0.016 * width, 0.4 * height)])  # fmt: skip
-    for canvas, color in ((picture, bark), (mask, 255)):
-        cv2.fillConvexPoly(canvas, trunk.round().astype(np.int32), color)
-        for side in (-1, 1):
-            tip = (round(middle + side * 0.2 * width), round(0.38 * height))
-            cv2.line(canvas, (round(middle), round(0.66 * height)), tip, color, max(round(5 * detail), 1))
-    count = int(rng.integers(16, 24))
+    height, width = round(560 * detail), round(420 * detail)
+    count = int(rng.integers(20, 30))
     angle, away = rng.uniform(0, 2 * np.pi, count), np.sqrt(rng.uniform(0, 1, count))
-    centres = np.stack([middle + 0.34 * width * away * np.cos(angle), (0.37 + 0.25 * away * np.sin(angle)) * height], 1)
-    _leaves(rng, picture, mask, centres.astype(np.float32), 0.115 * height, 5.5 * detail)
-    return Sprite.from_picture(to_bytes(picture), mask)
+    xs = (0.5 + 0.32 * away * np.cos(angle)) * width
+    ys = (0.37 + 0.24 * away * np.sin(angle)) * height
+    clumps = np.stack([xs, ys, rng.uniform(0.075, 0.13, count) * height], 1)
+    picture, where = _leaves(rng, height, width, clumps, 6 * detail)
+    trunk = np.zeros((height, width), np.uint8)
+    lean = 0.5 + rng.uniform(-0.03, 0.03)
+    corners = np.array(((0.474, 1), (0.526, 1), (lean + 0.016, 0.4), (lean - 0.016, 0.4))) * (width, height)
+    cv2.fillConvexPoly(trunk, corners.round().astype(np.int32), 255)
+    for tip in (0.3, 0.7):
+        ends = (round(0.5 * width), round(0.68 * height)), (round(tip * width), round(0.4 * height))
+        cv2.line(trunk, *ends, 255, max(round(6 * detail), 1))
+    bark = np.array((80, 70, 60)) * (1 + 0.12 * fractal_noise(rng, height, width, (8, 60), 3))[..., None]
+    bare = (trunk > 0) & ~where
+    picture[bare] = (bark * np.linspace(1.1, 0.8, width)[None, :, None])[bare]
+    return Sprite.from_picture(to_bytes(picture), where | bare)
 
 
 def _bush(rng: np.random.Generator, detail: float) -> Sprite:
-    height, width = round(160 * detail), round(240 * detail)
-    picture, mask = np.full((height, width, 3), (48, 62, 32), np.float32), np.zeros((height, width), np.uint8)
+    height, width = round(180 * detail), round(270 * detail)
     count = 14
     xs = np.linspace(0.14, 0.86, count) * width
-    ys = (0.82 - rng.uniform(0, 0.55, count) * np.sin(np.linspace(0.3, np.pi - 0.3, count))) * height
-    _leaves(rng, picture, mask, np.stack([xs, ys], 1).astype(np.float32), 0.2 * height, 5 * detail)
-    mask[round(0.8 * height) :, round(0.16 * width) : round(0.84 * width)] = 255
-    return Sprite.from_picture(to_bytes(picture), mask)
+    ys = (0.8 - rng.uniform(0, 0.5, count) * np.sin(np.linspace(0.3, np.pi - 0.3, count))) * height
+    clumps = np.stack([xs, ys, rng.uniform(0.16, 0.24, count) * height], 1)
+    picture, where = _leaves(rng, height, width, clumps, 5 * detail)
+    where[round(0.8 * height) :, round(0.16 * width) : round(0.84 * width)] = True
+    return Sprite.from_picture(to_bytes(picture), where)
 
 
 @lru_cache(maxsize=4)
-def hedge(seed: int, detail: float) -> Facade:
+def hedge(seed: int, detail: float) -> Surface:
     """A wall of leaves, 16 m long and 2 m high."""
     rng = np.random.default_rng((seed, 5))
     rows, columns = round(2 * 24 * detail), round(16 * 24 * detail)
@@ -389,11 +444,11 @@ def hedge(seed: int, detail: float) -> Facade:
         rng.standard_normal((rows, columns)).astype(np.float32),
     )
     tone = np.linspace(1.1, 0.6, rows, dtype=np.float32)[:, None] * (1 + 0.14 * clump + 0.1 * grain)
-    return Facade(to_bytes(np.float32((66, 86, 42)) * tone[..., None]), 16, 2, (56, 74, 36))
+    return Surface(to_bytes(np.float32((66, 86, 42)) * tone[..., None]), 16, 2)
 
 
 @lru_cache(maxsize=4)
-def garden_wall(seed: int, detail: float) -> Facade:
+def garden_wall(seed: int, detail: float) -> Surface:
     """A wall of stones, 16 m long and 1.6 m high."""
     rng = np.random.default_rng((seed, 6))
     scale = 24 * detail
@@ -404,7 +459,7 @@ def garden_wall(seed: int, detail: float) -> Facade:
     tone = fractal_noise(rng, rows, columns, (6, 40), 3) * 7 + rng.standard_normal((rows, columns)) * 3 - 16 * joint
     wall = np.float32((142, 134, 122)) + tone.astype(np.float32)[..., None]
     wall[: max(round(0.14 * scale), 1)] += 18
-    return Facade(to_bytes(wall), 16, 1.6, (134, 126, 116))
+    return Surface(to_bytes(wall), 16, 1.6)
 
 
 def sky(seed: int, width: int, height: int) -> Picture:
