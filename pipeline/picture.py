@@ -39,7 +39,7 @@ def plane(image: av.VideoFrame, index: int) -> UInt8:
 
 
 # AVColorSpace and AVColorRange of FFmpeg (libavutil/pixfmt.h); PyAV's enums leave some of them out.
-# SMPTE 240M (7) differs from BT.709 by less than a level.
+# SMPTE 240M (7) is far nearer to BT.709 than to BT.601.
 _MATRICES = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020", 10: "bt2020"}
 _SCALER_MATRICES = {"bt601": Colorspace.ITU601, "bt709": Colorspace.ITU709, "bt2020": Colorspace.BT2020}
 _FULL_RANGE = 2

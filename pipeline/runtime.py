@@ -238,6 +238,7 @@ class Runtime:
         self._next_stream = 0
         self._stopping = threading.Event()
         self._aborting = threading.Event()
+        self._stopped_at = 0.0
         self._threads: list[threading.Thread] = []
         self._began = self._began_cpu = 0.0
         self._seconds = self._cpu_seconds = 0.0
@@ -257,7 +258,9 @@ class Runtime:
 
     def stop(self) -> None:
         """Read no further; what has been read is analysed and written, and the outputs are finished."""
-        self._stopping.set()
+        if not self._stopping.is_set():
+            self._stopped_at = self._monotonic()
+            self._stopping.set()
         with self._ready:
             self._ready.notify_all()
 
@@ -272,6 +275,11 @@ class Runtime:
     def stopping(self) -> bool:
         """Whether the run is being stopped."""
         return self._stopping.is_set()
+
+    @property
+    def stopping_seconds(self) -> float:
+        """How long the run has been stopping; 0 while it is not."""
+        return self._monotonic() - self._stopped_at if self._stopping.is_set() else 0.0
 
     @property
     def aborting(self) -> bool:

@@ -32,6 +32,10 @@ _LEAST_FREE = 16 << 20
 """Bytes of free disk below which no run is begun."""
 
 
+_READERS_TIME = 2.0
+"""Seconds that a stop leaves the reader of a PUSH socket to take what is under way."""
+
+
 class JsonLinesFile:
     """JSON lines of one stream at a partial name, given its final one when the stream has come to its end."""
 
@@ -177,12 +181,17 @@ class Session:
             mask=options.mask,
             high_water=options.high_water,
             linger=options.linger,
-            stop=lambda: self._runtime is not None and self._runtime.aborting,
+            stop=self._gives_up,
             allow_remote=options.allow_remote,
             first_sequence=first,
         )
         self._stack.callback(publisher.close)
         return publisher
+
+    def _gives_up(self) -> bool:
+        """Whether what waits for a reader shall wait no longer: a stop has given it its time."""
+        runtime = self._runtime
+        return runtime is not None and (runtime.aborting or runtime.stopping_seconds > _READERS_TIME)
 
     def _video_path(self, stream: str) -> Path | None:
         return None if self.config.video.path is None else _file_for(self.config.video.path, stream, ".mp4", self._many)

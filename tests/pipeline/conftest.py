@@ -1,0 +1,55 @@
+"""A real model and real footage for end-to-end tests of the pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines.tiny_models import LOCALIZER, SEGMENTER, bits_model, corners_model, save
+from tests.footage import write_clip
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real ONNX model whose answer is arithmetic; see `tests.engines.tiny_models`."""
+    return save(bits_model(), SEGMENTER, tmp_path_factory.mktemp("models") / "bits.onnx")
+
+
+@pytest.fixture(scope="session")
+def localizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(corners_model(), LOCALIZER, tmp_path_factory.mktemp("models") / "corners.onnx")
+
+
+@pytest.fixture(scope="session")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty frames with sound and B-frames."""
+    path = tmp_path_factory.mktemp("footage") / "drive.mp4"
+    write_clip(path, frames=60, audio=True, bframes=2)
+    return path
+
+
+@pytest.fixture
+def roadlens(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command in a folder of its own, as a user does."""
+
+    def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
+            capture_output=True, text=True, cwd=tmp_path, timeout=120,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}, check=False, **options,
+        )  # fmt: skip
+
+    return run
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
