@@ -8,6 +8,7 @@ later pictures from its planes, so they are never written to.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import av
 import cv2
@@ -20,6 +21,7 @@ from pipeline.frame import Analysis, Box
 from pipeline.picture import CHROMA_SHIFT, Colorimetry, copy_properties, plane
 
 UInt8 = NDArray[np.uint8]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _SHIFT = 4
@@ -38,7 +40,7 @@ class OverlayStyle(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         hide: names of classes that are not coloured.
     """
 
-    opacity: float = 0.45
+    opacity: Share = 0.45
     outlines: bool = True
     boxes: bool = True
     legend: bool = False
@@ -75,16 +77,14 @@ class _Canvas:
             chroma[rows, columns] = levels if self.interleaved else levels[0]
 
     def polylines(self, curves: Sequence[NDArray[np.float32]], color: tuple[int, int, int], thickness: int) -> None:
-        """Closed curves, each (N, 2) float32 x, y in pixels."""
+        """Closed curves, each (N, 2) float32 x, y in pixels, the picture's upper left corner being (0, 0)."""
         if not curves:
             return
-        fixed = [np.rint(curve * (1 << _SHIFT)).astype(np.int32) for curve in curves]
-        cv2.polylines(self.luma, fixed, True, (color[0],), thickness, cv2.LINE_AA, _SHIFT)
-        scale = np.array([1 / (1 << self.across), 1 / (1 << self.down)], np.float32)
-        halved = [np.rint(curve * scale * (1 << _SHIFT)).astype(np.int32) for curve in curves]
+        cv2.polylines(self.luma, _fixed(curves, 0, 0), True, (color[0],), thickness, cv2.LINE_AA, _SHIFT)
+        scaled = _fixed(curves, self.across, self.down)
         thin = max(1, thickness >> min(self.across, self.down))
         for chroma, levels in zip(self.chroma, self._chroma_colors(color), strict=True):
-            cv2.polylines(chroma, halved, True, levels, thin, cv2.LINE_8, _SHIFT)
+            cv2.polylines(chroma, scaled, True, levels, thin, cv2.LINE_8, _SHIFT)
 
     def text(self, x: int, baseline: int, text: str, luma: int, size: float) -> None:
         """Text on the luma plane only: it takes the hue of what is behind it."""
@@ -103,17 +103,17 @@ class Overlay:
     def __init__(self, style: OverlayStyle, classes: Sequence[ClassInfo], colorimetry: Colorimetry) -> None:
         self.style, self.classes, self.colorimetry = style, tuple(classes), colorimetry
         hidden = set(style.hide)
-        self._table = np.empty((3, 256), np.uint8)  # a row a plane, a column a class id
+        # A row a plane, a column a class id; ids outside the label set are not shown.
+        self._table = np.empty((3, 256), np.uint8)
         self._table[:] = np.array(colorimetry.yuv((128, 128, 128)), np.uint8)[:, None]
         self._shown = np.zeros(256, np.uint8)
         for info in self.classes:
             self._table[:, info.id] = colorimetry.yuv(info.color)
             self._shown[info.id] = 0 if info.name in hidden else 255
-        self._all_shown = bool(self.classes) and not hidden
-        self._colors = {info.id: colorimetry.yuv(_vivid(info.color)) for info in self.classes}
-        self._things = [info.id for info in self.classes if info.thing and info.name not in hidden]
+        # By name: a box may come from another model, whose class ids mean something else.
+        self._colors = {info.name: colorimetry.yuv(_vivid(info.color)) for info in self.classes}
+        self._things = [info for info in self.classes if info.thing and info.name not in hidden]
         self._black, self._white = colorimetry.yuv((16, 16, 16))[0], colorimetry.yuv((255, 255, 255))[0]
-        self._legend: tuple[tuple[int, int], UInt8] | None = None
 
     def draw(self, analysis: Analysis, heads_up: str = "") -> av.VideoFrame:
         """A new frame: the analysed picture with the overlay on it, same size, format and time."""
@@ -132,7 +132,7 @@ class Overlay:
         if self.style.boxes:
             for box in analysis.boxes:
                 self._box(canvas, box)
-        if self.style.legend and self.classes:
+        if self.style.legend:
             self._draw_legend(canvas)
         if self.style.heads_up and heads_up:
             size = max(0.4, canvas.height / 1200)
@@ -143,7 +143,8 @@ class Overlay:
 
     def _blend(self, source: av.VideoFrame, result: av.VideoFrame, class_map: UInt8) -> None:
         opacity = self.style.opacity
-        shown = None if self._all_shown and int(class_map.max()) < len(self.classes) else self._shown[class_map]
+        hidden = cv2.LUT(class_map, 255 - self._shown)
+        some_hidden = bool(hidden.any())
         interleaved = source.format.name == "nv12"
         for index in range(len(source.planes)):
             original, target = plane(source, index), plane(result, index)
@@ -153,47 +154,52 @@ class Overlay:
             size = (target.shape[1], target.shape[0])
             colors = cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
             cv2.addWeighted(original, 1 - opacity, colors, opacity, 0, dst=target)
-            if shown is not None:
-                hidden = cv2.resize(shown, size, interpolation=cv2.INTER_NEAREST) == 0
-                target[hidden] = original[hidden]
+            if some_hidden:
+                cv2.copyTo(original, cv2.resize(hidden, size, interpolation=cv2.INTER_NEAREST), target)
 
     def _outline(self, canvas: _Canvas, class_map: UInt8) -> None:
         height, width = class_map.shape
         scale = np.array([canvas.width / width, canvas.height / height], np.float32)
         thickness = max(1, round(canvas.height / 540))
         present = np.bincount(class_map.ravel(), minlength=256)
-        for class_id in self._things:
-            if present[class_id] == 0:
+        for info in self._things:
+            if present[info.id] == 0:
                 continue
-            # A border of background keeps contours of things that touch the picture's edge closed inside it.
-            mask = (class_map == class_id).view(np.uint8)
+            mask = (class_map == info.id).view(np.uint8)
             contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
             curves = [
                 _smoothed((contour[:, 0, :].astype(np.float32) + 0.5) * scale)
                 for contour in contours
                 if len(contour) >= 6
             ]
-            canvas.polylines(curves, self._colors[class_id], thickness)
+            canvas.polylines(curves, self._colors[info.name], thickness)
 
     def _box(self, canvas: _Canvas, box: Box) -> None:
-        color = self._colors.get(box.class_id) or self.colorimetry.yuv((255, 255, 0))
+        # Boxes may reach far outside; OpenCV draws in 32-bit numbers.
+        x1, x2 = (min(max(x, -float(canvas.width)), 2.0 * canvas.width) for x in (box.x1, box.x2))
+        y1, y2 = (min(max(y, -float(canvas.height)), 2.0 * canvas.height) for y in (box.y1, box.y2))
+        if x1 >= canvas.width or y1 >= canvas.height or x2 <= 0 or y2 <= 0:
+            return
+        color = self._colors.get(box.label) or self.colorimetry.yuv((255, 255, 0))
         thickness = max(1, round(canvas.height / 400))
-        corners = np.array([[box.x1, box.y1], [box.x2, box.y1], [box.x2, box.y2], [box.x1, box.y2]], np.float32)
-        canvas.polylines([corners - 0.5], color, thickness)
+        canvas.polylines([np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]], np.float32)], color, thickness)
         size = max(0.35, canvas.height / 1600)
         number = "" if box.track is None else f" {box.track}"
         text = f"{box.label}{number} {box.score:.2f}"
         (width, height), _ = cv2.getTextSize(text, _FONT, size, max(1, round(size * 2)))
-        left, bottom = round(box.x1), round(box.y1)
-        if bottom - height - 6 < 0:
-            bottom = round(box.y1) + height + 6
-        canvas.fill(left, bottom - height - 6, width + 6, height + 6, color)
-        canvas.text(left + 3, bottom - 4, text, self._black if color[0] > 120 else self._white, size)
+        width, height = width + 6, height + 6
+        # Above the box; inside it where there is no room above.
+        left = max(0, min(round(x1), canvas.width - width))
+        top = round(y1) - height if round(y1) >= height else max(0, round(y1))
+        canvas.fill(left, top, width, height, color)
+        canvas.text(left + 3, top + height - 4, text, self._black if color[0] > 120 else self._white, size)
 
     def _draw_legend(self, canvas: _Canvas) -> None:
         size = max(0.35, canvas.height / 1700)
         line = round(30 * size)
         names = [info for info in self.classes if self._shown[info.id]]
+        if not names:
+            return
         width = round(max(len(info.name) for info in names) * 18 * size) + 2 * line
         left, top = canvas.width - width, (canvas.height - line * len(names)) // 2
         canvas.fill(left, top - 6, width, line * len(names) + 12, (self._black, 128, 128))
@@ -210,6 +216,12 @@ def _vivid(color: tuple[int, int, int]) -> tuple[int, int, int]:
         return 255, 255, 255
     red, green, blue = (round(40 + channel * 215 / peak) for channel in color)
     return red, green, blue
+
+
+def _fixed(curves: Sequence[NDArray[np.float32]], across: int, down: int) -> list[NDArray[np.int32]]:
+    """Curves on a plane that is subsampled by 2^across and 2^down, in OpenCV's numbers: a pixel's centre is whole."""
+    scale = np.array([1 / (1 << across), 1 / (1 << down)], np.float32)
+    return [np.rint((curve * scale - 0.5) * (1 << _SHIFT)).astype(np.int32) for curve in curves]
 
 
 def _smoothed(curve: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ from pipeline.picture import (
     upright,
 )
 from tests.footage import write_clip
+from tests.pipeline.pictures import noise, of_color, planes
 
 UInt8 = NDArray[np.uint8]
 FORMATS = sorted(CHROMA_SHIFT)
@@ -38,22 +39,6 @@ PRIMARIES = {  # luma coefficients of red and blue, as printed in the recommenda
     "bt2020": (0.2627, 0.0593),
 }
 colors = st.tuples(*[st.integers(0, 255)] * 3)
-
-
-def noise(pixel_format: str, width: int, height: int, seed: int = 0) -> av.VideoFrame:
-    image, random = av.VideoFrame(width, height, pixel_format), np.random.default_rng(seed)
-    for index in range(len(image.planes)):
-        view = plane(image, index)
-        view[:] = random.integers(0, 256, view.shape, np.uint8)
-    return image
-
-
-def planes(image: av.VideoFrame) -> list[UInt8]:
-    return [plane(image, index).copy() for index in range(len(image.planes))]
-
-
-def of_color(rgb: tuple[int, int, int], width: int = 32, height: int = 16) -> av.VideoFrame:
-    return av.VideoFrame.from_ndarray(np.full((height, width, 3), rgb, np.uint8), format="rgb24")
 
 
 # Planes -------------------------------------------------------------------------------------------------------------
