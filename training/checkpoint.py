@@ -108,8 +108,10 @@ def load_model(path: Path, recipe: Recipe | None = None) -> tuple[Segmenter, Rec
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        line = str(error).splitlines()[1].strip()
-        raise ModelError(f"{path} does not fit the model of recipe {recipe.name}: {line}") from None
+        line = str(error).splitlines()[1].strip().split(", ")[0].rstrip(".")
+        raise ModelError(
+            f"{path} does not fit the model of recipe {recipe.name}: {line} …; give its own recipe"
+        ) from None
     return model.eval(), recipe
 
 

@@ -45,6 +45,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output.")] = False,
     cache: Cache = None,
     skip_broken: SkipBroken = False,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="GPUs of a node, or processes on a CPU; every GPU if left out.")
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines that run this same command.")] = 1,
 ) -> None:
     """Train a model from a recipe; killed or stopped, it goes on with --resume as if nothing had been."""
     _need_training("train")
@@ -53,7 +57,10 @@ def train(
 
     settings = read_recipe(recipe, overrides or [])
     folder = output or Path("runs") / settings.name
-    last = run(settings, data, folder, cache, resume=resume, skip_broken=skip_broken, say=typer.echo)
+    last = run(
+        settings, data, folder, cache, resume=resume, skip_broken=skip_broken, devices=devices, nodes=nodes,
+        say=typer.echo,
+    )  # fmt: skip
     typer.echo(f"done: {last}; next: roadlens export {folder / 'best.ckpt'} -o {settings.name}.onnx")
 
 

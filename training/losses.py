@@ -9,6 +9,10 @@ from torch import Tensor
 from engines.classes import IGNORE
 
 
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def lovasz_softmax(logits: Tensor, target: Tensor) -> Tensor:
     """Lovász extension of the Jaccard loss, averaged over the classes present (Berman et al. 2018, arXiv:1705.08790).
 
@@ -19,16 +23,16 @@ def lovasz_softmax(logits: Tensor, target: Tensor) -> Tensor:
         target: (N, H, W) int64, 255 ignored.
 
     Returns:
-        Scalar float32; 0 when nothing is labelled.
+        Scalar, float32 (float64 for float64 logits); 0 when nothing is labelled.
     """
     classes = logits.shape[1]
-    scores = logits.float().permute(0, 2, 3, 1).reshape(-1, classes)
+    scores = _at_least_float32(logits).permute(0, 2, 3, 1).reshape(-1, classes)
     labels = target.reshape(-1)
     known = labels != IGNORE
     probabilities, labels = scores[known].softmax(1), labels[known]
     losses = []
     for class_id in range(classes):
-        truth = (labels == class_id).float()
+        truth = (labels == class_id).to(probabilities)
         positives = truth.sum()
         if positives == 0:
             continue
@@ -54,7 +58,7 @@ def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor) -> Tens
     """
     if bool((target == IGNORE).all()):
         return logits.sum() * 0
-    return F.cross_entropy(logits.float(), target, weight=class_weights, ignore_index=IGNORE)
+    return F.cross_entropy(_at_least_float32(logits), target, weight=class_weights, ignore_index=IGNORE)
 
 
 def segmentation_loss(

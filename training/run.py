@@ -121,11 +121,11 @@ class Checkpoints(L.Callback):
 
 def train(
     recipe: Recipe, data: Path, output: Path, cache: Path | None = None, *, resume: bool = False,
-    skip_broken: bool = False, say: Callable[[str], None] = print,
+    skip_broken: bool = False, devices: int | None = None, nodes: int = 1, say: Callable[[str], None] = print,
 ) -> Path:  # fmt: skip
     """Train a recipe and write `last.ckpt`, `best.ckpt` (by mean IoU on `dev`), `recipe.yaml` and `metrics.jsonl`.
 
-    Uses every GPU there is; the same command under torchrun or SLURM runs on several nodes.
+    With several devices or nodes every process runs this same function (DDP); torchrun and SLURM are recognised.
 
     Args:
         recipe: the run.
@@ -134,6 +134,8 @@ def train(
         cache: folder for decoded data, or None.
         resume: go on from `output/last.ckpt`; the result is the one an uninterrupted run gives (on a CPU bit by bit).
         skip_broken: leave out pairs that cannot be used, and name them.
+        devices: GPUs of a node to use, or processes on a CPU; None takes every GPU there is.
+        nodes: machines that run this same command.
         say: gets the lines of progress.
 
     Returns:
@@ -161,7 +163,7 @@ def train(
     fit, dev = (load_pairs(data, s, cache, skip_broken=skip_broken, say=say) for s in (recipe.split, "dev"))
     task = SegmentationTask(model, recipe, fit, dev)
     journal = Journal(output / "metrics.jsonl", recipe.steps, recipe.batch, say, recipe.report_every)
-    trainer = _make_trainer(recipe, output, [journal, Checkpoints(output, recipe.checkpoint_every)])
+    trainer = _make_trainer(recipe, output, [journal, Checkpoints(output, recipe.checkpoint_every)], devices, nodes)
     if recipe.batch < trainer.world_size:
         raise UsageError(f"batch = {recipe.batch} leaves some of the {trainer.world_size} devices without a picture")
     try:
@@ -181,11 +183,13 @@ def _start_output(output: Path, recipe: Recipe) -> None:
         raise OutputError(f"{output} cannot be written to ({error.strerror}); give another --output") from None
 
 
-def _make_trainer(recipe: Recipe, output: Path, callbacks: list[L.Callback]) -> L.Trainer:
+def _make_trainer(
+    recipe: Recipe, output: Path, callbacks: list[L.Callback], devices: int | None, nodes: int
+) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Iterating a map-style dev set without workers is meant: the data lies in memory.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    several = torch.cuda.device_count() > 1
+    several_gpus = torch.cuda.is_available() and (devices or torch.cuda.device_count()) * nodes > 1
     return L.Trainer(
         max_steps=recipe.steps,
         max_epochs=-1,
@@ -198,7 +202,9 @@ def _make_trainer(recipe: Recipe, output: Path, callbacks: list[L.Callback]) -> 
         logger=TensorBoardLogger(output, name="", version="tensorboard"),
         log_every_n_steps=10,
         plugins=[AtomicCheckpointIO()],
-        sync_batchnorm=several,
+        sync_batchnorm=several_gpus,
+        devices="auto" if devices is None else devices,
+        num_nodes=nodes,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -10,6 +10,15 @@ import pytest
 import torch
 
 from engines.classes import CITYSCAPES_CLASSES
+from training.checkpoint import load_model
+from training.export import cityscapes_spec, export_segmenter
+from training.recipe import Recipe, UNetSettings
+from training.run import train
+
+TINY_UNET = Recipe(
+    name="tiny-unet", data="cityscapes-pairs", model=UNetSettings(decoder=(16, 16, 16, 16)), steps=2, batch=2,
+    evaluate_every=1, checkpoint_every=1, report_every=1, frozen_stages=1, ema_decay=0.9, precision="32-true",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -46,3 +55,20 @@ def write_pairs(root: Path, train: int, val: int, seed: int = 0) -> Path:
 def pairs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """40 training pairs (two of them, 20 and 40, are `dev`) and 4 of `val`."""
     return write_pairs(tmp_path_factory.mktemp("pairs"), train=40, val=4)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(pairs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of two steps of a tiny U-Net."""
+    output = tmp_path_factory.mktemp("run")
+    train(TINY_UNET, pairs_folder, output, say=lambda _: None)
+    return output
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That U-Net as an ONNX file of 256×256."""
+    model, recipe = load_model(tiny_run / "last.ckpt")
+    path = tmp_path_factory.mktemp("export") / "tiny-unet.onnx"
+    export_segmenter(model, cityscapes_spec(recipe, 256, 256), path)
+    return path

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from engines.errors import ModelError
+from engines.errors import CheckFailed, ModelError, UsageError
+from engines.spec import read_spec
 from training.export import ExportedSegmenter, check_pictures, cityscapes_spec, export_segmenter
 from training.models import Segmenter, build_model
 from training.models.encoder import ResNetEncoder, load_encoder, make_encoder
@@ -95,13 +96,19 @@ def test_training_reaches_every_weight(name: str) -> None:
     assert still == []
 
 
-@pytest.mark.parametrize("name", EXPORTED)
-def test_export_answers_as_the_eager_model(name: str, tmp_path: Path) -> None:
-    model = make(name)
+@pytest.fixture(scope="module", params=EXPORTED)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A network's name, and its export for 64×96 pixels with both outputs."""
+    name = request.param
+    path = tmp_path_factory.mktemp("export") / "model.onnx"
     recipe = Recipe(name=name, data="cityscapes-pairs", model=MODELS[name], steps=1)
-    spec = cityscapes_spec(recipe, 64, 96, confidence=True)
-    path = tmp_path / "model.onnx"
-    export_segmenter(model, spec, path)
+    export_segmenter(make(name), cityscapes_spec(recipe, 64, 96, confidence=True), path)
+    return name, path
+
+
+def test_export_answers_as_the_eager_model(exported: tuple[str, Path]) -> None:
+    name, path = exported
+    model = make(name)
     session = onnxruntime.InferenceSession(path)
     eager = ExportedSegmenter(model, confidence=True)
     for batch in (1, 3):
@@ -117,12 +124,10 @@ def test_export_answers_as_the_eager_model(name: str, tmp_path: Path) -> None:
         assert np.abs(eager_confidence.numpy() - expected).max() <= 0.51
 
 
-@pytest.mark.parametrize("name", EXPORTED)
-def test_export_is_one_clean_file(name: str, tmp_path: Path) -> None:
-    recipe = Recipe(name=name, data="cityscapes-pairs", model=MODELS[name], steps=1)
-    path = tmp_path / "model.onnx"
-    export_segmenter(make(name), cityscapes_spec(recipe, 64, 64), path)
-    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+def test_export_is_one_clean_file(exported: tuple[str, Path]) -> None:
+    _, path = exported
+    assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
+    assert read_spec(path).outputs == {"class_map": "class_map", "confidence": "confidence"}
     assert str(Path.cwd()).encode() not in path.read_bytes()
     assert b"site-packages" not in path.read_bytes()
     graph = onnx.load(path).graph
@@ -131,12 +136,52 @@ def test_export_is_one_clean_file(name: str, tmp_path: Path) -> None:
     assert (consumers, producers) == (["Cast"], ["Cast"])  # uint8 only with a cast next to it
     dims = graph.input[0].type.tensor_type.shape.dim
     assert dims[0].dim_param
-    assert [d.dim_value for d in dims[1:]] == [64, 64, 3]
+    assert [d.dim_value for d in dims[1:]] == [64, 96, 3]
+    assert [output.name for output in graph.output] == ["class_map", "confidence"]
+    assert 18 <= onnx.load(path).opset_import[0].version <= 20
     count = Counter(node.op_type for node in graph.node)
     assert count.total() < 160, "pooling must not unroll"
     if OPERATORS.exists():
         known = msgspec.json.decode(OPERATORS.read_bytes())["operators"]
         assert [op for op in count if not known[op]["supported"]] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["unet", "pspnet"])
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (256, 512), (512, 1024)])
+def test_export_of_the_sizes_of_the_house(name: str, height: int, width: int, tmp_path: Path) -> None:
+    recipe = Recipe(name=name, data="cityscapes-pairs", model=MODELS[name], steps=1)
+    # The export itself compares scores and class map with the eager model, and raises.
+    export_segmenter(make(name), cityscapes_spec(recipe, height, width), tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx").exists()
+
+
+class Restless(nn.Module):
+    """A network that the graph cannot equal: it answers differently each time it is called in Python."""
+
+    classes, cell = 19, 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, 76, 2, stride=2)
+        self.calls = 0.0
+
+    def phases(self, x: Tensor) -> Tensor:
+        self.calls += 1.0
+        return self.head(x) + self.calls
+
+
+def test_a_graph_that_answers_differently_is_not_written(tmp_path: Path) -> None:
+    recipe = Recipe(name="restless", data="cityscapes-pairs", model=UNetSettings(), steps=1)
+    with pytest.raises(CheckFailed, match="the exported graph of restless is not the model"):
+        export_segmenter(Restless(), cityscapes_spec(recipe, 64, 64), tmp_path / "model.onnx")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_cannot_be_is_one_sentence(tmp_path: Path) -> None:
+    recipe = Recipe(name="unet", data="cityscapes-pairs", model=UNetSettings(), steps=1)
+    with pytest.raises(UsageError, match="multiples of 32; 100×64 is not: take 128×64"):
+        export_segmenter(make("unet"), cityscapes_spec(recipe, 100, 64), tmp_path / "model.onnx")
 
 
 # Layers -----------------------------------------------------------------------------------------------------------

@@ -11,15 +11,13 @@ import pytest
 import torch
 
 from engines.errors import ModelError, OutputError, UsageError
+from tests.training.conftest import TINY_UNET
 from training.checkpoint import AtomicCheckpointIO, load_model, stored_recipe
-from training.recipe import PSPNetSettings, Recipe, UNetSettings, override
+from training.recipe import PSPNetSettings, Recipe, override
 from training.run import train
 
 TINY = {
-    "unet": Recipe(
-        name="tiny-unet", data="cityscapes-pairs", model=UNetSettings(decoder=(16, 16, 16, 16)), steps=8, batch=2,
-        evaluate_every=4, checkpoint_every=1, report_every=1, frozen_stages=1, ema_decay=0.9, precision="32-true",
-    ),
+    "unet": override(TINY_UNET, ["steps=8", "evaluate_every=4"]),
     "pspnet": Recipe(
         name="tiny-pspnet", data="cityscapes-pairs", model=PSPNetSettings(pooled=16, width=16), steps=6, batch=2,
         evaluate_every=3, checkpoint_every=2, report_every=1, precision="bf16-mixed", freeze_encoder_norm=False,
@@ -84,33 +82,25 @@ def _silent(_: str) -> None:
     pass
 
 
-@pytest.fixture(scope="module")
-def trained(pairs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output folder of two steps of the tiny U-Net."""
-    output = tmp_path_factory.mktemp("run")
-    train(override(TINY["unet"], ["steps=2", "evaluate_every=1"]), pairs_folder, output, say=_silent)
-    return output
-
-
-def test_a_checkpoint_knows_its_recipe_and_gives_the_average(trained: Path) -> None:
-    model, recipe = load_model(trained / "last.ckpt")
+def test_a_checkpoint_knows_its_recipe_and_gives_the_average(tiny_run: Path) -> None:
+    model, recipe = load_model(tiny_run / "last.ckpt")
     assert recipe.name == "tiny-unet"
     assert recipe.steps == 2
     assert not model.training
-    state = torch.load(trained / "last.ckpt", weights_only=True)["state_dict"]
+    state = torch.load(tiny_run / "last.ckpt", weights_only=True)["state_dict"]
     torch.testing.assert_close(model.head.weight.data, state["average.module.head.weight"], rtol=0, atol=0)
     assert not torch.equal(model.head.weight.data, state["model.head.weight"])
 
 
-def test_an_old_run_is_not_overwritten(trained: Path, pairs_folder: Path) -> None:
+def test_an_old_run_is_not_overwritten(tiny_run: Path, pairs_folder: Path) -> None:
     with pytest.raises(UsageError, match="--resume"):
-        train(TINY["unet"], pairs_folder, trained)
+        train(TINY["unet"], pairs_folder, tiny_run)
 
 
-def test_another_recipes_run_is_not_resumed(trained: Path, pairs_folder: Path) -> None:
+def test_another_recipes_run_is_not_resumed(tiny_run: Path, pairs_folder: Path) -> None:
+    changed = override(TINY_UNET, ["optimizer.learning_rate=0.01"])
     with pytest.raises(UsageError, match=r"optimizer\.learning_rate = 0\.002, this run has .* 0\.01"):
-        changed = override(TINY["unet"], ["steps=2", "evaluate_every=1", "optimizer.learning_rate=0.01"])
-        train(changed, pairs_folder, trained, resume=True)
+        train(changed, pairs_folder, tiny_run, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -132,11 +122,11 @@ def test_bad_checkpoints(content: object, error: type[Exception], sentence: str,
         load_model(path)
 
 
-def test_a_checkpoint_of_another_model(trained: Path, tmp_path: Path) -> None:
-    content = torch.load(trained / "last.ckpt", weights_only=True)
+def test_a_checkpoint_of_another_model(tiny_run: Path, tmp_path: Path) -> None:
+    content = torch.load(tiny_run / "last.ckpt", weights_only=True)
     content["roadlens_recipe"]["model"] = {"kind": "pspnet"}
     torch.save(content, tmp_path / "x.ckpt")
-    assert stored_recipe(tmp_path / "x.ckpt") != stored_recipe(trained / "last.ckpt")
+    assert stored_recipe(tmp_path / "x.ckpt") != stored_recipe(tiny_run / "last.ckpt")
     with pytest.raises(ModelError, match="does not fit the model of recipe tiny-unet"):
         load_model(tmp_path / "x.ckpt")
 

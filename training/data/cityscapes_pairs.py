@@ -29,7 +29,7 @@ MAX_COLOR_DISTANCE = 40.0
 """A label pixel further than this (Euclidean, RGB levels) from every palette colour is ignored."""
 
 MAX_OUTSIDE_PALETTE = 0.3
-"""A label with a larger share of pixels further than that from the palette is refused; the set's own have up to 0.12."""
+"""A label with a larger share of pixels further than that from the palette is refused; the set has up to 0.12."""
 
 HOLD_OUT_EVERY = 20
 """Pairs of `train` whose number is a multiple of this are set aside (split `dev`) to choose epochs and settings on."""
