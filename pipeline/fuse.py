@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +29,8 @@ class FuseOptions:
         min_score: smallest score of a localizer's box.
     """
 
-    components: ComponentOptions = ComponentOptions()
-    tracking: TrackingOptions = TrackingOptions()
+    components: ComponentOptions = field(default_factory=ComponentOptions)
+    tracking: TrackingOptions = field(default_factory=TrackingOptions)
     min_score: float = 0.5
 
 
@@ -37,10 +38,10 @@ class Fuser:
     """Fuses the predictions of one stream, frame by frame in order.
 
     A model that looks at every n-th frame only keeps speaking in between: a segmenter's last class map is repeated,
-    a localizer's boxes move on with their tracks. `Analysis.models` says who looked at this very frame.
+    and boxes move on with their tracks. `Analysis.models` says who looked at this very frame.
 
     Args:
-        specs: the models, by name; at most one segmenter, whose label set becomes the analysis'.
+        specs: the models; at most one segmenter, whose label set becomes the analysis'. Boxes come in their order.
         options: how to fuse.
         first_track: number of the first track.
     """
@@ -49,45 +50,40 @@ class Fuser:
         self.options = options
         self.specs = {spec.name: spec for spec in specs}
         self.classes: tuple[ClassInfo, ...] = next((s.classes for s in specs if s.task == "segmentation"), ())
-        self._tracker = Tracker(options.tracking, first_track)
-        self._segmented: Prediction | None = None
-        self._localized: dict[str, tuple[float, list[Box]]] = {}
+        numbers = itertools.count(first_track)
+        self._trackers = {name: Tracker(options.tracking, numbers) for name in self.specs}
+        self._found: dict[str, list[Box]] = {}
+        self._segmented = Prediction()
 
     def fuse(self, frame: Frame, mode: Mode, predictions: Mapping[str, Prediction]) -> Analysis:
         """The analysis of a frame; `predictions` holds those of the models that looked at it, by model name."""
         boxes: list[Box] = []
         for name, spec in self.specs.items():
-            prediction = predictions.get(name)
-            if spec.task == "segmentation":
-                boxes += self._segment(spec, prediction, frame)
-            elif prediction is not None:
-                boxes += self._localize(spec, prediction, frame)
-        tracked = self._tracker.update(boxes, frame.time)
-        for name, spec in self.specs.items():
-            if spec.task == "localization" and name in predictions:
-                self._localized[name] = (frame.time, [b for b in tracked if b.origin == name])
-            elif spec.task == "localization" and name in self._localized:
-                tracked += [self._moved(box, frame.time) for box in self._localized[name][1]]
-        segmented = self._segmented or Prediction()
+            if (prediction := predictions.get(name)) is None:
+                moved = (self._moved(box, frame) for box in self._found.get(name, ()))
+                boxes += (box for box in moved if box is not None)
+                continue
+            found = self._segment if spec.task == "segmentation" else self._localize
+            self._found[name] = self._trackers[name].update(found(spec, prediction, frame), frame.time)
+            boxes += self._found[name]
         return Analysis(
             frame=frame,
             mode=mode,
-            models=tuple(predictions),
-            class_map=segmented.class_map,
-            confidence=segmented.confidence,
+            models=tuple(name for name in self.specs if name in predictions),
+            class_map=self._segmented.class_map,
+            confidence=self._segmented.confidence,
             classes=self.classes,
-            boxes=tuple(tracked),
-            area=class_area(segmented.class_map, self.classes),
+            boxes=tuple(boxes),
+            area=class_area(self._segmented.class_map, self.classes),
         )
 
-    def _segment(self, spec: ModelSpec, prediction: Prediction | None, frame: Frame) -> list[Box]:
-        if prediction is not None:
-            self._segmented = prediction
-        if self._segmented is None or self._segmented.class_map is None:
+    def _segment(self, spec: ModelSpec, prediction: Prediction, frame: Frame) -> list[Box]:
+        self._segmented = prediction
+        if prediction.class_map is None:
             return []
         size = (frame.image.width, frame.image.height)
         return component_boxes(
-            self._segmented.class_map, self._segmented.confidence, spec.classes, size, self.options.components, spec.name
+            prediction.class_map, prediction.confidence, spec.classes, size, self.options.components, spec.name
         )
 
     def _localize(self, spec: ModelSpec, prediction: Prediction, frame: Frame) -> list[Box]:
@@ -95,21 +91,23 @@ class Fuser:
             return []
         names = {info.id: info.name for info in spec.classes}
         labels = np.zeros(len(prediction.boxes), np.int32) if prediction.labels is None else prediction.labels
-        scale = np.array([frame.image.width, frame.image.height] * 2, np.float32)
+        size = np.array([frame.image.width, frame.image.height] * 2, np.float64)
         result = []
-        for corners, score, label in zip(prediction.boxes * scale, prediction.scores, labels, strict=True):
-            x1, y1, x2, y2 = (float(v) for v in corners)
+        for corners, score, label in zip(prediction.boxes, prediction.scores, labels, strict=True):
+            x1, y1, x2, y2 = (np.clip(corners.astype(np.float64), 0, 1) * size).tolist()
             if score >= self.options.min_score and x2 > x1 and y2 > y1:
                 name = names.get(int(label), str(int(label)))
                 result.append(Box(x1, y1, x2, y2, int(label), name, float(score), spec.name))
         return result
 
-    def _moved(self, box: Box, time: float) -> Box:
-        expected = None if box.track is None else self._tracker.expected(box.track, time)
+    def _moved(self, box: Box, frame: Frame) -> Box | None:
+        """The box where its object should be by now: as it was where that is not known, None outside the picture."""
+        expected = None if box.track is None else self._trackers[box.origin].expected(box.track, frame.time)
         if expected is None:
             return box
-        x1, y1, x2, y2 = expected
-        return replace(box, x1=x1, y1=y1, x2=x2, y2=y2)
+        x1, x2 = (min(max(x, 0.0), float(frame.image.width)) for x in expected[::2])
+        y1, y2 = (min(max(y, 0.0), float(frame.image.height)) for y in expected[1::2])
+        return replace(box, x1=x1, y1=y1, x2=x2, y2=y2) if x2 > x1 and y2 > y1 else None
 
 
 def class_area(class_map: UInt8 | None, classes: Sequence[ClassInfo]) -> dict[str, float]:
