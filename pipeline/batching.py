@@ -18,8 +18,8 @@ def batch_window(live_periods: Sequence[float], engine_time: float) -> float:
         live_periods: seconds between frames of each live stream that is not silent.
         engine_time: smoothed seconds the engine takes for a batch.
 
-    >>> batch_window([1 / 30, 1 / 10], 0.012)
-    0.02133333333333333
+    >>> round(batch_window([1 / 30, 1 / 10], 0.012), 4)
+    0.0213
     >>> batch_window([], 0.012), batch_window([1 / 30], 0.05), batch_window([1.0], 0.01)
     (0.0, 0.002, 0.1)
     """

@@ -22,20 +22,33 @@ class StageClock:
 
     Args:
         observe: called with (stage, wall seconds) after each measurement.
+        wall: clock in seconds.
+        cpu: CPU time of the calling thread in seconds.
+
+    >>> clock, timings = StageClock(), {}
+    >>> with clock.measure("resize", timings):
+    ...     _ = sum(range(100))
+    >>> clock.times["resize"].calls, list(timings)
+    (1, ['resize'])
     """
 
-    def __init__(self, observe: Callable[[str, float], None] = lambda _stage, _seconds: None) -> None:
+    def __init__(
+        self,
+        observe: Callable[[str, float], None] = lambda _stage, _seconds: None,
+        wall: Callable[[], float] = time.perf_counter,
+        cpu: Callable[[], float] = time.thread_time,
+    ) -> None:
         self.times: dict[str, StageTime] = {}
-        self._observe = observe
+        self._observe, self._wall, self._cpu = observe, wall, cpu
 
     @contextmanager
     def measure(self, stage: str, timings: dict[str, float] | None = None) -> Iterator[None]:
         """Time the block as one call of `stage`; its milliseconds are added to `timings` when given."""
-        wall, cpu = time.perf_counter(), time.thread_time()
+        wall, cpu = self._wall(), self._cpu()
         try:
             yield
         finally:
-            wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
+            wall, cpu = self._wall() - wall, self._cpu() - cpu
             total = self.times.setdefault(stage, StageTime())
             total.calls += 1
             total.wall += wall
