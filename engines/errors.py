@@ -37,7 +37,7 @@ class OutputError(RoadlensError):
     exit_code = 5
 
 
-class CheckFailed(RoadlensError):
+class CheckFailed(RoadlensError):  # noqa: N818  # a check that did not pass is no error of the program
     """A check that was asked for did not pass: `models verify`, `config check`, `data check`."""
 
     exit_code = 6

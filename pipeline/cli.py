@@ -18,8 +18,8 @@ from engines.errors import RoadlensError, UsageError
 if TYPE_CHECKING:
     from pipeline.config import Config
 
-EXIT_CODES = """Exit codes: 0 done · 1 unexpected · 2 wrong command line or configuration · 3 source · 4 model · 5 output ·
-6 a check did not pass · 130 interrupted."""
+EXIT_CODES = """Exit codes: 0 done · 1 unexpected · 2 wrong command line or configuration · 3 source · 4 model ·
+5 output · 6 a check did not pass · 130 interrupted."""
 
 app = typer.Typer(
     name="roadlens",

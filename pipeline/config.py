@@ -47,13 +47,13 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         model: name of a bundled model, or path of an ONNX file with its spec.
         precision: of the engine; `auto` takes bf16 where the CPU computes in it.
-        device: `auto`, `cpu`.
+        device: `auto` or `cpu`.
         every: look at every n-th frame of each stream.
     """
 
     model: str
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
-    device: str = "auto"
+    device: Literal["auto", "cpu"] = "auto"
     every: Natural = 1
 
 

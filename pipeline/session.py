@@ -163,7 +163,8 @@ class Session:
         segmenters = [m.name for m in loaded if m.engine.spec.task == "segmentation"]
         if len(segmenters) > 1:
             raise ModelError(
-                f"{' and '.join(segmenters)} are both segmenters; a run takes one segmenter and any number of localizers"
+                f"{' and '.join(segmenters)} are both segmenters; "
+                "a run takes one segmenter and any number of localizers"
             )
         names = [m.name for m in loaded]
         for name in names:

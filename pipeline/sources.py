@@ -30,11 +30,14 @@ from pipeline.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .ts .m2ts .mts .mpg .mpeg .flv .wmv .3gp .ogv .mjpeg .mjpg .h264 .264 .hevc .h265 .265 "
-    ".asf .vob .dav .insv .lrv .mxf .nut .y4m .gif".split()
-)
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .png .bmp .tif .tiff .webp .ppm .pgm".split())
+VIDEO_SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".flv", ".wmv",
+    ".3gp", ".ogv", ".mjpeg", ".mjpg", ".h264", ".264", ".hevc", ".h265", ".265", ".asf", ".vob", ".dav",
+    ".insv", ".lrv", ".mxf", ".nut", ".y4m", ".gif",
+})  # fmt: skip
+IMAGE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class StreamInfo:
     rate: Fraction
     expected_frames: int | None
     audio: tuple[AudioStream, ...] = ()
-    color: ColorTags = ColorTags()
+    color: ColorTags = field(default_factory=ColorTags)
 
     @classmethod
     def of(

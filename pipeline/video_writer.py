@@ -192,8 +192,8 @@ class VideoWriter:
             self._container.start_encoding()
             if not _same_parameter_sets(self._video.codec_context.extradata, video.codec_context.extradata):
                 raise OutputError(
-                    f"{self.partial} was made with other encoder settings or another picture size; resume with the same "
-                    f"ones, or remove {earlier}"
+                    f"{self.partial} was made with other encoder settings or another picture size; "
+                    f"resume with the same ones, or remove {earlier}"
                 )
             tracks = {s.index: track for track, s in zip(self._audio, old.streams.audio, strict=False)}
             pictures = 0

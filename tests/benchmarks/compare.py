@@ -41,6 +41,9 @@ from pipeline.runtime import LoadedModel, Runtime, StreamPlan
 from pipeline.sources import resolve_source
 from pipeline.video_writer import VideoOptions, VideoWriter
 
+Draw = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]
+"""(picture, class map) → the picture with the classes on it, BGR."""
+
 OPACITY = 0.45
 OUTSIDE_CODECS_AND_NETWORK = ("resize", "submit", "fuse", "overlay", "between stages")
 
@@ -100,9 +103,7 @@ def roadlens(footage: list[Path], folder: Path, engine: Engine, options: VideoOp
     return Round(frames, result.seconds, result.cpu_seconds, parts)
 
 
-def written_today(
-    footage: Path, output: Path, engine: Engine, options: VideoOptions, draw: Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]
-) -> Round:  # fmt: skip
+def written_today(footage: Path, output: Path, engine: Engine, options: VideoOptions, draw: Draw) -> Round:
     """One frame after the other: capture, resize, infer, draw at full size in BGR, encode."""
     capture = cv2.VideoCapture(str(footage))
     width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
@@ -127,7 +128,7 @@ def written_today(
     return Round(frames, time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def palette_loop(engine: Engine) -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]:
+def palette_loop(engine: Engine) -> Draw:
     """Colours by a palette at full size, blended by cv2.addWeighted."""
     palette = np.zeros((256, 3), np.uint8)
     for info in engine.spec.classes:
@@ -141,7 +142,7 @@ def palette_loop(engine: Engine) -> Callable[[NDArray[np.uint8], NDArray[np.uint
     return draw
 
 
-def supervision_loop(engine: Engine) -> Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]:
+def supervision_loop(engine: Engine) -> Draw:
     """A mask a class, handed to supervision's annotator."""
     colors = [sv.Color(*info.color) for info in engine.spec.classes]
     annotator = sv.MaskAnnotator(color=sv.ColorPalette(colors), opacity=OPACITY, color_lookup=sv.ColorLookup.CLASS)

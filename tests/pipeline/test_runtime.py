@@ -10,7 +10,7 @@ import pytest
 from engines.errors import OutputError, SourceError
 from pipeline.frame import Analysis
 from pipeline.metrics import Metrics
-from pipeline.runtime import CREDITS, FILE_SLOT, LoadedModel, Runtime, RunResult, StreamPlan
+from pipeline.runtime import CREDITS, FILE_SLOT, LoadedModel, RunResult, Runtime, StreamPlan
 from tests.pipeline.scripted_engine import ScriptedEngine
 from tests.pipeline.scripted_source import ScriptedSource
 

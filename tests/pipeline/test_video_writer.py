@@ -168,9 +168,8 @@ _WRITE_FOREVER = textwrap.dedent("""
 
 def killed_recording(out: Path, after: int) -> int:
     """Record in a process of its own, kill it without warning behind frame `after`; returns the last frame it took."""
-    with subprocess.Popen(
-        [sys.executable, "-c", _WRITE_FOREVER, str(out)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
-    ) as process:
+    command = [sys.executable, "-c", _WRITE_FOREVER, str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
         assert process.stdout is not None
         last = 0
         for line in process.stdout:
@@ -178,8 +177,7 @@ def killed_recording(out: Path, after: int) -> int:
             if last >= after:
                 os.kill(process.pid, signal.SIGKILL)
                 break
-        last = max([last, *(int(rest) for rest in process.stdout.read().split())])
-    return last
+        return max([last, *(int(rest) for rest in process.stdout.read().split())])
 
 
 @pytest.mark.parametrize("after", [150, 333])
