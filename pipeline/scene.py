@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from engines.classes import CITYSCAPES_CLASSES
 from pipeline.frame import Box
-from pipeline.scene_models import Color, Part, cyclist, pedestrian, vehicle
+from pipeline.scene_models import Color, Figure, cyclist, pedestrian, vehicle
 from pipeline.scene_textures import (
     GROUND_HALF_WIDTH,
     GROUND_PERIOD,
@@ -37,8 +37,10 @@ from pipeline.scene_textures import (
     Float,
     HousePaint,
     Picture,
+    Plant,
     Sprite,
     Surface,
+    as_picture,
     bushes,
     garden_wall,
     ground_levels,
@@ -74,7 +76,7 @@ CLASS = {info.name: info.id for info in CITYSCAPES_CLASSES}
 CAMERA_HEIGHT = 1.4
 NEAR = 2.0
 """Metres; what is nearer is not drawn."""
-COARSE = 0.022
+COARSE = 0.018
 """Metres a pixel from which on a vehicle is drawn with few faces."""
 FIRST_THING = 32
 """Slots below are class ids of what is not counted; from here on each thing in sight has one of its own."""
@@ -83,8 +85,8 @@ _BEHIND = 24.0
 """Metres behind the camera up to which places are known."""
 _GROUND_END = 380.0
 """Metres; the ground beyond looks like the ground there."""
-_CUTS = [10 * 2 ** (k / 2) for k in range(9)]
-"""Metres ahead at which surfaces along the street are cut into pieces of different resolution."""
+_STRETCH = math.log(1.6)
+"""A piece of a surface along the street reaches at most 1.6 times as far as it begins."""
 _SUBPIXEL = 4
 """Bits behind the point of a corner's coordinates: 1/16 pixel."""
 
@@ -117,16 +119,19 @@ def _haze_table(steps: int, light: int) -> Picture:
 
 @lru_cache(maxsize=384)
 def _hazy_surface(surface: Surface, across: int, down: int, steps: int, light: int) -> Picture:
-    return cv2.LUT(surface.shrunk(across, down), _haze_table(steps, light))
+    return as_picture(cv2.LUT(surface.shrunk(across, down), _haze_table(steps, light)))
 
 
 @lru_cache(maxsize=384)
 def _hazy_sprite(sprite: Sprite, level: int, steps: int) -> Picture:
-    return cv2.LUT(sprite.levels[level], _haze_table(steps, 100))
+    return as_picture(cv2.LUT(sprite.levels[level], _haze_table(steps, 100)))
 
 
-def _dim(color: Color, factor: float) -> Color:
-    return (round(color[0] * factor), round(color[1] * factor), round(color[2] * factor))
+@lru_cache(maxsize=32)
+def _ring(corners: int, turn: float) -> NDArray[np.float64]:
+    """(corners, 2): a regular polygon of radius 1 in pixels (y down), turned anticlockwise by radians."""
+    angles = turn + np.linspace(0, 2 * math.pi, corners, endpoint=False)
+    return np.stack([np.cos(angles), -np.sin(angles)], 1)
 
 
 class SyntheticScene:
@@ -171,8 +176,8 @@ class SyntheticScene:
         view.draw()
         picture = cv2.cvtColor(canvas.picture, cv2.COLOR_RGBA2RGB)
         if self.focal > 450:  # a lens is not as sharp as a polygon
-            picture = cv2.GaussianBlur(picture, (3, 3), 0.55)
-        return picture, canvas.label(), tuple(canvas.boxes())
+            picture = cv2.GaussianBlur(picture, (3, 3), 0)
+        return as_picture(picture), canvas.label(), tuple(canvas.boxes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +185,8 @@ class _Paint:
     """The textures of one town at one resolution."""
 
     houses: tuple[HousePaint, ...]
-    trees: tuple[Sprite, ...]
-    bushes: tuple[Sprite, ...]
+    trees: tuple[Plant, ...]
+    bushes: tuple[Plant, ...]
     fronts: dict[str, tuple[Surface, float, str]]
     """Surface, metres high, class."""
 
@@ -218,12 +223,12 @@ class _Canvas:
         """(H, W) uint8 class ids."""
         table = np.arange(256, dtype=np.uint8)
         table[FIRST_THING : FIRST_THING + len(self._things)] = [class_id for class_id, _, _ in self._things]
-        return cv2.LUT(self.slots, table)
+        return as_picture(cv2.LUT(self.slots, table))
 
     def boxes(self) -> Iterator[Box]:
         """What is left to see of each thing after all that was drawn before it."""
         for slot, (class_id, track, (x1, y1, x2, y2)) in enumerate(self._things, FIRST_THING):
-            own = cv2.compare(self.slots[y1:y2, x1:x2], slot, cv2.CMP_EQ)
+            own = (self.slots[y1:y2, x1:x2] == slot).view(np.uint8)
             left, top, width, height = cv2.boundingRect(own)
             if width:
                 corners = (float(x1 + left), float(y1 + top), float(x1 + left + width), float(y1 + top + height))
@@ -260,11 +265,9 @@ class _Canvas:
         self, x: float, height: float, radius: float, corners: int, turn: float, z: float, color: Color, slot: int
     ) -> None:
         """A regular polygon facing the camera, its middle `height` metres above the ground."""
-        angles = turn + np.linspace(0, 2 * math.pi, corners, endpoint=False)
         scale = self.focal / z
-        u = self.width / 2 + scale * (x + radius * np.cos(angles))
-        v = self.horizon + scale * (CAMERA_HEIGHT - height - radius * np.sin(angles))
-        self.polygon(np.stack([u, v], 1), hazed(color, z), slot)
+        middle = (self.width / 2 + scale * x, self.horizon + scale * (CAMERA_HEIGHT - height))
+        self.polygon(_ring(corners, turn) * (scale * radius) + middle, hazed(color, z), slot)
 
     def darken(self, pixels: NDArray[np.floating], keep: float) -> None:
         """Multiply the picture inside a convex polygon."""
@@ -286,9 +289,10 @@ class _Canvas:
         z: float,
         slot: int,
         light: float,
+        outline: NDArray[np.floating] | None = None,
     ) -> None:
         """The part of a surface between two shares of its length, onto a quad in pixels (top left, top right, bottom
-        right, bottom left of that part), sampled at a fitting resolution."""
+        right, bottom left of that part), or what of it lies in a convex outline; sampled at a fitting resolution."""
         region = self.region(quad)
         if region is None:
             return
@@ -303,34 +307,35 @@ class _Canvas:
         rim = RIM - 0.5
         a, b = shares[0] * columns + rim, shares[1] * columns + rim
         source = np.array(((a, rim), (b, rim), (b, rows + rim), (a, rows + rim)), np.float32)
-        local = (quad - (x1 + 0.5, y1 + 0.5)).astype(np.float32)
-        matrix = cv2.getPerspectiveTransform(source, local)
+        corner = (x1 + 0.5, y1 + 0.5)
+        matrix = cv2.getPerspectiveTransform(source, (quad - corner).astype(np.float32))
         inside = np.zeros((y2 - y1, x2 - x1), np.uint8)
-        cv2.fillConvexPoly(inside, (local * 16).astype(np.int32), 255, cv2.LINE_8, _SUBPIXEL)
+        rim_pixels = ((quad if outline is None else outline) - corner) * 16
+        cv2.fillConvexPoly(inside, rim_pixels.astype(np.int32), 255, cv2.LINE_8, _SUBPIXEL)
         warped = cv2.warpPerspective(texture, matrix, inside.shape[::-1], flags=cv2.INTER_LINEAR)
         cv2.copyTo(warped, inside, self.picture[y1:y2, x1:x2])
         np.copyto(self.slots[y1:y2, x1:x2], slot, where=inside.view(np.bool_))
 
-    def sprite(self, sprite: Sprite, x: float, z: float, height: float, slot: int) -> None:
-        """A cut-out, facing the camera, that stands on the ground."""
+    def plant(self, plant: Plant, x: float, z: float, height: float, slot: int) -> None:
+        """A plant of some metres' height, standing on the ground."""
         scale = self.focal / z
-        full = sprite.levels[0].shape
-        size = np.array((height * full[1] / full[0], height)) * scale
-        foot = np.array((self.width / 2 + x * scale, self.horizon + CAMERA_HEIGHT * scale))
-        low = foot - size * (0.5, 1)
-        region = self.region(np.stack([low, low + size]), 0)
-        if region is None:
-            return
-        x1, y1, x2, y2 = region
-        level = min(math.floor(math.log2(max(full[0] / size[1], 1))), len(sprite.levels) - 1)
-        colors = _hazy_sprite(sprite, level, round(32 * haze(z)))
-        step = size / colors.shape[1::-1]
-        move = low + step * 0.5 - 0.5 - (x1, y1)
-        matrix = np.array(((step[0], 0, move[0]), (0, step[1], move[1])))
-        warped = cv2.warpAffine(colors, matrix, (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR)
-        opaque = cv2.threshold(cv2.extractChannel(warped, 3), 127, 255, cv2.THRESH_BINARY)[1]
-        cv2.copyTo(warped, opaque, self.picture[y1:y2, x1:x2])
-        np.copyto(self.slots[y1:y2, x1:x2], slot, where=opaque.view(np.bool_))
+        foot_u, foot_v = self.width / 2 + x * scale, self.horizon + CAMERA_HEIGHT * scale
+        for sprite in plant:
+            left, right, top, bottom = (share * height * scale for share in sprite.place)
+            x1, x2 = max(math.floor(foot_u + left), 0), min(math.ceil(foot_u + right), self.width)
+            y1, y2 = max(math.floor(foot_v - top), 0), min(math.ceil(foot_v - bottom), self.height)
+            if x1 >= x2 or y1 >= y2:
+                continue
+            rows = sprite.levels[0].shape[0]
+            level = min(math.floor(math.log2(max(rows / (top - bottom), 1))), len(sprite.levels) - 1)
+            colors = _hazy_sprite(sprite, level, round(32 * haze(z)))
+            step_u, step_v = (right - left) / colors.shape[1], (top - bottom) / colors.shape[0]
+            move_u, move_v = foot_u + left + step_u / 2 - 0.5 - x1, foot_v - top + step_v / 2 - 0.5 - y1
+            matrix = np.array(((step_u, 0, move_u), (0, step_v, move_v)))
+            warped = cv2.warpAffine(colors, matrix, (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR)
+            opaque = cv2.threshold(cv2.extractChannel(warped, 3), 127, 255, cv2.THRESH_BINARY)[1]
+            cv2.copyTo(warped, opaque, self.picture[y1:y2, x1:x2])
+            np.copyto(self.slots[y1:y2, x1:x2], slot, where=opaque.view(np.bool_))
 
 
 class _Backdrop:
@@ -371,7 +376,7 @@ class _Ground:
                 a, b = int(inside[0]), int(inside[-1]) + 1
                 base = (columns * self.z[a:b, None] + GROUND_HALF_WIDTH) * level.across - 0.5
                 self.bands.append((a, b, level, base.astype(np.float32)))
-        share = np.array([haze(depth) for depth in self.z.tolist()])
+        share = np.array([haze(min(depth, 160.0)) for depth in self.z.tolist()])  # as far as the trees behind
         share = np.broadcast_to(share[share > 0.004][:, None, None], (int((share > 0.004).sum()), scene.width, 4))
         self.keep = np.round(255 * (1 - share)).astype(np.uint8)
         self.add = np.round(np.array((*HAZE, 0)) * share).astype(np.uint8)
@@ -437,7 +442,7 @@ class _View:
         for placed in self.world.ahead(self.time):
             if isinstance(placed, Zebra):
                 zebras.append(placed)
-            elif not isinstance(placed, Plot | House):
+            else:
                 items.append((placed.s - self.s, self._drawer(placed)))
         for zebra in zebras:
             self._zebra(zebra)
@@ -447,36 +452,41 @@ class _View:
     def _drawer(self, placed: Green | Lamp | Sign | Signal | Vehicle | Walker | Cyclist) -> Callable[[], None]:
         match placed:
             case Green():
-                return lambda: self._green(placed)
+                return partial(self._green, placed)
             case Lamp():
-                return lambda: self._lamp(placed)
+                return partial(self._lamp, placed)
             case Sign():
-                return lambda: self._sign(placed)
+                return partial(self._sign, placed)
             case Signal():
-                return lambda: self._signal(placed)
+                return partial(self._signal, placed)
             case Vehicle():
-                return lambda: self._vehicle(placed)
+                return partial(self._vehicle, placed)
             case Walker():
-                return lambda: self._walker(placed)
+                return partial(self._walker, placed)
             case Cyclist():
-                return lambda: self._cyclist(placed)
+                return partial(self._cyclist, placed)
 
     # Beside the street
 
     def _plots(self, side: Side) -> Iterator[tuple[float, Callable[[], None]]]:
         walls: list[tuple[float, float, float]] = []
+        before: tuple[float, float] = (0.0, 0.0)
         for plot in self.world.plots(self.s, side):
             greens = [green for green in plot.greens if not self._hidden(green, walls)]
+            gable = True
             if plot.house:
-                front = self.paint.houses[plot.house.style % len(self.paint.houses)].front
+                paint = self.paint.houses[plot.house.style % len(self.paint.houses)]
+                height = paint.front.height + (paint.roof.height if paint.roof else 0)
+                gable = plot.house.start > before[0] + 0.01 or height > before[1]
+                before = (plot.house.end, paint.front.height)
                 far = plot.house.end - self.s
                 if far > NEAR:
                     edge = abs(self.across(plot.house.end, plot.house.x)) / far
                     start = max(plot.house.start - self.s, 1.0)
                     outer = abs(self.across(plot.house.start, plot.house.x)) / start
-                    walls.append((edge, outer, (front.height - CAMERA_HEIGHT) / far))
+                    walls.append((edge, outer, (paint.front.height - CAMERA_HEIGHT) / far))
             if plot.end - self.s > NEAR:
-                yield plot.end - self.s, lambda plot=plot, greens=greens: self._plot(plot, greens)  # type: ignore[misc]
+                yield plot.end - self.s, partial(self._plot, plot, greens, gable)
 
     def _hidden(self, green: Green, walls: Sequence[tuple[float, float, float]]) -> bool:
         """Whether a single nearer house front on the same side covers it: nothing is gained by drawing it."""
@@ -487,11 +497,11 @@ class _View:
         inner, outer, top = (x - radius) / z, (x + radius) / z, (green.height - CAMERA_HEIGHT) / z
         return any(inner > a and outer < b and top < c for a, b, c in walls)
 
-    def _plot(self, plot: Plot, greens: Sequence[Green]) -> None:
+    def _plot(self, plot: Plot, greens: Sequence[Green], gable: bool) -> None:
         for green in greens:
             self._green(green)
         if plot.house:
-            self._house(plot.house)
+            self._house(plot.house, gable)
         inset = plot.x + math.copysign(0.15, plot.x)
         if plot.front == "fence":
             self._fence(plot.start, plot.end, inset)
@@ -503,46 +513,36 @@ class _View:
         z, x = green.s - self.s, self.across(green.s, green.x)
         if not self.outside(x, z, 0.5 * green.height):
             kinds = self.paint.trees if green.height > 2.5 else self.paint.bushes
-            self.canvas.sprite(kinds[green.style % len(kinds)], x, z, green.height, CLASS["vegetation"])
+            self.canvas.plant(kinds[green.style % len(kinds)], x, z, green.height, CLASS["vegetation"])
 
-    def _house(self, house: House) -> None:
+    def _house(self, house: House, gable: bool) -> None:
         paint = self.paint.houses[house.style % len(self.paint.houses)]
         light = 0.97 if house.side > 0 else 0.88
         eaves, z = paint.front.height, house.start - self.s
         x = self.across(house.start, house.x)
-        if not self.outside(x, z, 0):
+        if gable and not self.outside(x, z, 0):
             self._gable(paint, x, z, house.side, light)
-        if paint.roof:
-            ridge = house.x + house.side * ROOF_DEPTH
-            self._panel(
-                paint.roof,
-                house.start,
-                house.end,
-                (ridge, house.x),
-                (eaves + paint.roof.height, eaves),
-                CLASS["building"],
-                light,
-            )
+        # A roof shows only where it is steeper than the line of sight over the eaves.
+        steepness = paint.roof.height / ROOF_DEPTH if paint.roof else 0.0
+        sight = max(abs(self.across(house.start, house.x)), abs(self.across(house.end, house.x)))
+        if paint.roof and steepness * sight > eaves - CAMERA_HEIGHT:
+            edges = (house.x + house.side * ROOF_DEPTH, house.x)
+            heights = (eaves + paint.roof.height, eaves)
+            self._panel(paint.roof, house.start, house.end, edges, heights, CLASS["building"], light)
         self._panel(paint.front, house.start, house.end, (house.x, house.x), (eaves, 0), CLASS["building"], light)
 
     def _gable(self, paint: HousePaint, x: float, z: float, side: Side, light: float) -> None:
         """The end of a house that looks towards the camera."""
-        canvas, wall = self.canvas, paint.gable
-        if paint.roof:
-            outline = (
-                (0.0, 0.0),
-                (ROOF_DEPTH, paint.roof.height),
-                (wall.width - ROOF_DEPTH, paint.roof.height),
-                (wall.width, 0.0),
-            )
-            top = [(x + side * away, CAMERA_HEIGHT - wall.height - up, z) for away, up in outline]
-            canvas.polygon(
-                canvas.project(np.array(top)), hazed(_dim(paint.plaster, 0.82 * light), z), CLASS["building"]
-            )
+        wall = paint.gable
+        rise = paint.roof.height if paint.roof else 0.0
         x1, x2 = sorted((x, x + side * wall.width))
-        high = CAMERA_HEIGHT - wall.height
+        high, eaves = CAMERA_HEIGHT - wall.height, CAMERA_HEIGHT - wall.height + rise
         quad = np.array(((x1, high, z), (x2, high, z), (x2, CAMERA_HEIGHT, z), (x1, CAMERA_HEIGHT, z)))
-        canvas.surface(wall, (0, 1), canvas.project(quad), z, CLASS["building"], 0.82 * light)
+        slant = ROOF_DEPTH if paint.roof else 0.0
+        top = np.array(((x1, eaves, z), (x1 + slant, high, z), (x2 - slant, high, z), (x2, eaves, z)))
+        canvas = self.canvas
+        outline = canvas.project(np.concatenate([top, quad[2:]]))
+        canvas.surface(wall, (0, 1), canvas.project(quad), z, CLASS["building"], 0.82 * light, outline)
 
     def _panel(
         self,
@@ -560,10 +560,11 @@ class _View:
         bend1, bend2 = self.across(start, 0), self.across(end, 0)
         reach = 0.5 * self.canvas.width / self.canvas.focal + 0.02
         visible = max(z1, NEAR, 0.7 * min(abs(x[1] + bend1), abs(x[1] + bend2)) / reach)
-        cuts = [visible, *(cut for cut in _CUTS if visible < cut < z2), z2]
+        if visible >= z2:
+            return
+        pieces = max(math.ceil(math.log(z2 / visible) / _STRETCH), 1)
+        cuts = (visible * (z2 / visible) ** (k / pieces) for k in range(pieces + 1))
         for a, b in itertools.pairwise(cuts):
-            if b - a < 0.01:
-                continue
             near, far = (a - z1) / (z2 - z1), (b - z1) / (z2 - z1)
             xa, xb = bend1 + (bend2 - bend1) * near, bend1 + (bend2 - bend1) * far
             high, low = CAMERA_HEIGHT - height[0], CAMERA_HEIGHT - height[1]
@@ -573,15 +574,18 @@ class _View:
     def _fence(self, start: float, end: float, x: float) -> None:
         """Rails and posts: one looks through."""
         canvas, color = self.canvas, (66, 72, 70)
-        places = [s for s in np.arange(start, end + 0.1, 2.0).tolist() if s - self.s > 2 * NEAR][::-1]
-        for far, near in itertools.pairwise(places):
-            z1, z2 = near - self.s, far - self.s
-            x1, x2 = self.across(near, x), self.across(far, x)
-            for low, high in ((0.15, 0.25), (0.55, 0.63), (0.95, 1.05)):
-                y1, y2 = CAMERA_HEIGHT - low, CAMERA_HEIGHT - high
-                rail = np.array(((x1, y1, z1), (x2, y1, z2), (x2, y2, z2), (x1, y2, z1)))
-                canvas.polygon(canvas.project(rail), hazed(color, z1), CLASS["fence"])
-            canvas.upright(x1 - 0.04, x1 + 0.04, 0, 1.15, z1, color, CLASS["fence"])
+        z1, z2 = max(start - self.s, 2 * NEAR), end - self.s
+        if z1 >= z2:
+            return
+        x1, x2 = self.across(self.s + z1, x), self.across(end, x)
+        for low, high in ((0.15, 0.25), (0.55, 0.63), (0.95, 1.05)):
+            y1, y2 = CAMERA_HEIGHT - low, CAMERA_HEIGHT - high
+            rail = np.array(((x1, y1, z1), (x2, y1, z2), (x2, y2, z2), (x1, y2, z1)))
+            canvas.polygon(canvas.project(rail), hazed(color, (z1 + z2) / 2), CLASS["fence"])
+        for s in np.arange(end, start, -2.0).tolist():
+            z = s - self.s
+            if z > z1 and not self.outside(at := x1 + (x2 - x1) * (z - z1) / (z2 - z1), z, 0.1):
+                canvas.upright(at - 0.04, at + 0.04, 0, 1.15, z, color, CLASS["fence"])
 
     # On the kerb
 
@@ -637,7 +641,7 @@ class _View:
         self._shadow(place, turn, solid.width / 2, solid.length / 2)
         pixel = max(z - solid.length / 2, 1.0) / canvas.focal
         solid = vehicle(placed.kind, coarse=pixel > COARSE)
-        seen = solid.size > np.where(solid.outline, 0.6, 1.6) * pixel**2
+        seen = solid.worth > pixel**2
         seen &= solid.normal @ (turn @ -place) > solid.offset
         corners = solid.corners[seen] @ turn + place
         ahead = corners[..., 2].min(1, initial=np.inf) > 0.5
@@ -664,10 +668,10 @@ class _View:
     def _shadow(self, place: Float, turn: Float, half_width: float, half_length: float) -> None:
         """The dark under a vehicle, soft towards its rim: on the picture only."""
         depth = float(place[2])
-        if depth > 110:
+        if depth > 80:
             return
         near = max(-half_length, 1.5 - depth)
-        rings = ((0.3, 0.9), (0.2, 0.88), (0.1, 0.85), (0.0, 0.8), (-0.15, 0.7)) if depth < 40 else ((0.1, 0.65),)
+        rings = ((0.28, 0.88), (0.16, 0.82), (0.04, 0.75), (-0.12, 0.7)) if depth < 30 else ((0.08, 0.6),)
         for margin, keep in rings:
             w, a, b = half_width + margin, near - margin, half_length + margin
             flat = np.array(((-w, 0, a), (w, 0, a), (w, 0, b), (-w, 0, b)), np.float32) @ turn + place
@@ -686,22 +690,23 @@ class _View:
             bicycle, rider = cyclist(placed.style, placed.phase)
             self._figure([("bicycle", placed.track, bicycle), ("rider", placed.rider_track, rider)], x, z, 1.0)
 
-    def _figure(self, layers: Sequence[tuple[str, int, list[Part]]], x: float, z: float, size: float) -> None:
+    def _figure(self, layers: Sequence[tuple[str, int, Figure]], x: float, z: float, size: float) -> None:
         canvas = self.canvas
         scale = canvas.focal / z
         foot = np.array((canvas.width / 2 + x * scale, canvas.horizon + CAMERA_HEIGHT * scale))
-        stretch = np.array((scale * size, -scale * size))
-        for radius in (0.34, 0.24):  # a shadow
-            angles = np.linspace(0, 2 * math.pi, 10, endpoint=False)
-            ring = np.stack([np.cos(angles), CAMERA_HEIGHT / z * np.sin(angles)], 1)
-            canvas.darken(foot + radius * scale * ring, 0.86)
-        for name, track, parts in layers:
-            region = canvas.region(np.concatenate([corners for corners, _ in parts]) * stretch + foot)
+        for radius in (0.34, 0.24) if scale > 30 else ():  # a shadow
+            canvas.darken(foot + radius * scale * _ring(10, 0) * (1, CAMERA_HEIGHT / z), 0.86)
+        for name, track, figure in layers:
+            pixels = figure.corners * (scale * size * np.array((1, -1))) + foot
+            region = canvas.region(pixels)
             slot = canvas.thing(name, track, region) if region else None
             if slot is None:
                 continue
-            for corners, color in parts:
-                canvas.polygon(corners * stretch + foot, hazed(color, z), slot)
+            fixed, end = (pixels * 16 - 8).astype(np.int32), 0
+            for count, color in figure.parts:
+                start, end = end, end + count
+                cv2.fillConvexPoly(canvas.picture, fixed[start:end], hazed(color, z), cv2.LINE_AA, _SUBPIXEL)
+                cv2.fillConvexPoly(canvas.slots, fixed[start:end], slot, cv2.LINE_8, _SUBPIXEL)
 
 
 _RED, _WHITE, _BLUE, _YELLOW = (176, 30, 34), (228, 228, 224), (26, 70, 150), (232, 186, 40)

@@ -5,6 +5,7 @@ Model coordinates in metres: x right, y up, z forward; a vehicle stands on y = 0
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,15 +20,25 @@ Float = NDArray[np.float32]
 Point = tuple[float, float, float]
 VehicleKind = Literal["hatchback", "saloon", "estate", "suv", "van", "truck", "bus"]
 
-CORNERS = 10
+CORNERS = 12
 """Every polygon is stored with this many corners, the last one repeated."""
 
 PAINTS: tuple[Color, ...] = (
     (176, 180, 184), (44, 46, 50), (208, 209, 208), (96, 100, 106), (42, 58, 96), (132, 30, 32), (30, 32, 36),
     (138, 142, 146), (58, 70, 84), (190, 192, 190), (70, 92, 130), (74, 24, 30), (60, 78, 64), (118, 108, 96),
 )  # fmt: skip
+LIVERIES: tuple[Color, ...] = (
+    (196, 160, 58),
+    (150, 46, 42),
+    (214, 214, 210),
+    (52, 84, 128),
+    (70, 110, 84),
+    (188, 186, 180),
+)
+"""Of trucks and buses."""
 COATS: tuple[Color, ...] = (
-    (52, 56, 66), (96, 44, 46), (120, 118, 114), (40, 66, 92), (70, 84, 62), (150, 128, 96), (34, 34, 38), (160, 158, 152),
+    (52, 56, 66), (96, 44, 46), (120, 118, 114), (40, 66, 92),
+    (70, 84, 62), (150, 128, 96), (34, 34, 38), (160, 158, 152),
 )  # fmt: skip
 TROUSERS: tuple[Color, ...] = ((42, 50, 68), (48, 46, 46), (84, 78, 70), (30, 32, 36))
 SKIN: tuple[Color, ...] = ((202, 158, 132), (176, 128, 100), (120, 84, 62))
@@ -48,7 +59,7 @@ class Solid:
         paint: (P,) float32: how much of the vehicle's own paint, lit, is mixed in; 1 = all.
         light: (P,) float32: brightness of that paint.
         normal: (P, 3) float32, outwards; offset: (P,) float32, normal · any corner.
-        size: (P,) float32, square metres.
+        worth: (P,) float32: the face is worth drawing where a pixel is smaller than this many square metres.
         outline: (P,) bool: without these the silhouette would lack something; what lies on them need not be labelled.
         length, width, height: metres.
     """
@@ -59,7 +70,7 @@ class Solid:
     light: Float
     normal: Float
     offset: Float
-    size: Float
+    worth: Float
     outline: NDArray[np.bool_]
     length: float
     width: float
@@ -80,7 +91,7 @@ def _area_vector(corners: Float) -> Float:
     following = np.roll(corners, -1, -2)
     plus, minus = corners + following, corners - following
     parts = [minus[..., b] * plus[..., c] for b, c in ((1, 2), (2, 0), (0, 1))]
-    return np.stack(parts, -1).sum(-2) / 2
+    return np.asarray(np.stack(parts, -1).sum(-2) / 2, np.float32)
 
 
 class _Builder:
@@ -154,7 +165,7 @@ class _Builder:
     ) -> None:
         """A skin over mirrored profiles: (z, [(x, y) from below to the top]); `bands` colour, paint and light of each
         strip between two points of the profile; the lid and the two ends take them too."""
-        for (z1, near), (z2, far) in zip(rings, rings[1:]):
+        for (z1, near), (z2, far) in itertools.pairwise(rings):
             for j, (color, paint, light) in enumerate(bands):
                 (xa, ya), (xb, yb), (xc, yc), (xd, yd) = near[j], near[j + 1], far[j + 1], far[j]
                 for sign in (1, -1):
@@ -206,7 +217,7 @@ class _Builder:
             light=light,
             normal=normal,
             offset=(normal * shape[:, 0]).sum(1),
-            size=size,
+            worth=size / np.where(outlines, np.float32(0.6), np.float32(1.6)),
             outline=np.array(outlines),
             length=self.length,
             width=width,
@@ -250,8 +261,15 @@ def vehicle(kind: VehicleKind, coarse: bool = False) -> Solid:
 
 
 def _profile(half: float, scale: float, top: float) -> list[tuple[float, float]]:
-    w = half * scale
-    return [(0.9 * w, 0.2), (0.985 * w, 0.42), (w, 0.42 + 0.5 * (top - 0.42)), (0.955 * w, top)]
+    w, rise = half * scale, top - 0.42
+    return [
+        (0.9 * w, 0.2),
+        (0.985 * w, 0.42),
+        (w, 0.42 + 0.3 * rise),
+        (w, 0.42 + 0.62 * rise),
+        (0.985 * w, 0.42 + 0.85 * rise),
+        (0.94 * w, top),
+    ]
 
 
 def _cabin(build: _Builder, c: _Car) -> tuple[list[list[Point]], list[Point], list[Point]]:
@@ -282,8 +300,8 @@ def _car(c: _Car) -> Solid:
             build.face(mirror, paint=0.8, outline=True, ahead=1 if z > z4 - 0.4 else -1)
     build.treads(half - 0.03, rear + 0.72, c.wheel, 0.2)
     build.treads(half - 0.03, front - 0.78, c.wheel, 0.2)
-    for z, back in ((rear + 0.3, -0.05), (front - 0.3, 0.05)):
-        under = [(-0.7, 0.14, z), (0.7, 0.14, z), (0.7, 0.3, z + back), (-0.7, 0.3, z + back)]
+    for z, lean in ((rear + 0.3, -0.05), (front - 0.3, 0.05)):
+        under = [(-0.7, 0.14, z), (0.7, 0.14, z), (0.7, 0.3, z + lean), (-0.7, 0.3, z + lean)]
         build.face(under, RUBBER, outline=True)
     rings = [
         (rear, _profile(half, 0.9, c.deck - 0.05)),
@@ -293,7 +311,7 @@ def _car(c: _Car) -> Solid:
         (front - 0.35, _profile(half, 0.97, c.bonnet)),
         (front, _profile(half, 0.84, c.nose)),
     ]
-    build.loft(rings, [(TRIM, 0.35, 0.8), (TRIM, 1.0, 0.9), (TRIM, 1.0, 1.08)])
+    build.loft(rings, [(TRIM, 0.35, 0.8), (TRIM, 1.0, 0.8), (TRIM, 1.0, 0.92), (TRIM, 1.0, 1.02), (TRIM, 1.0, 1.16)])
     for z in (rear + 0.74, front - 0.8):
         build.wheel(half + 0.012, z, c.wheel)
     sides, back, screen = _cabin(build, c)
@@ -361,7 +379,8 @@ def _coarse_car(c: _Car) -> Solid:
     build.patch((0.6 * half, 0.885 * half), (top - 0.24, top), tail, (166, 30, 30), 1.2)
     build.patch((-0.26, 0.26), (top - 0.26, top - 0.15), tail, (222, 222, 216), 1.2, both=False)
     build.patch((0.42 * half, 0.8 * half), (c.nose - 0.14, c.nose - 0.01), face, (236, 240, 242), 1.25)
-    build.patch((-0.44 * half, 0.44 * half), (0.3, c.nose - 0.02), face, (60, 61, 63), both=False)
+    build.patch((-0.42 * half, 0.42 * half), (c.nose - 0.16, c.nose - 0.03), face, (34, 35, 37), both=False)
+    build.patch((-0.26, 0.26), (0.36, 0.46), face, (226, 226, 220), 1.2, both=False)
     return build.solid(c.width)
 
 
@@ -378,7 +397,7 @@ def _sides(
 ) -> None:
     """Flanks in pieces of at most `step` metres (so that what is behind the camera can be left out) and a roof."""
     cuts = np.linspace(rear, front, max(math.ceil((front - rear) / step), 1) + 1)
-    for a, b in zip(cuts[:-1].tolist(), cuts[1:].tolist()):
+    for a, b in itertools.pairwise(cuts.tolist()):
         for sign in (1, -1):
             x = sign * half
             build.face([(x, low, a), (x, low, b), (x, high, b), (x, high, a)], color, paint, True)
@@ -404,9 +423,9 @@ def _truck(coarse: bool) -> Solid:
         build.wheel(half - 0.02, z, 0.48, coarse)
     _sides(build, half - 0.06, 0.6, 2.75, front - 2.0, front, TRIM, 1.0, 20.0 if coarse else 1.5)
     _end(build, half - 0.06, 0.6, 2.75, front, TRIM, 1.0)
-    _sides(build, half, 0.98, height, rear, front - 2.15, (206, 206, 202), 0, 20.0 if coarse else 1.5)
-    _end(build, half, 0.98, height, front - 2.15, (196, 196, 192), 0)
-    _end(build, half, 0.98, height, rear, (210, 210, 206), 0)
+    _sides(build, half, 0.98, height, rear, front - 2.15, (150, 150, 148), 0.55, 20.0 if coarse else 1.5)
+    _end(build, half, 0.98, height, front - 2.15, (150, 150, 148), 0.55)
+    _end(build, half, 0.98, height, rear, (150, 150, 148), 0.55)
     tail, face = rear - 0.02, front + 0.02
     build.patch((-0.02, 0.02), (1.05, height - 0.08), tail, (110, 110, 110), both=False)
     build.patch((0.28, 0.32), (1.1, height - 0.15), tail, (150, 150, 150))
@@ -442,7 +461,7 @@ def _bus(coarse: bool) -> Solid:
     for z in (rear + 3.0, front - 2.6):
         build.wheel(half + 0.02, z, 0.48, coarse)
     panes = np.linspace(rear + 0.3, front - 0.3, 9).tolist()
-    for a, b in zip(panes, panes[1:]):
+    for a, b in itertools.pairwise(panes):
         for sign in (1, -1):
             x = sign * (half + 0.015)
             build.face([(x, 1.35, a + 0.06), (x, 1.35, b - 0.06), (x, 2.5, b - 0.06), (x, 2.5, a + 0.06)], GLASS)
@@ -465,97 +484,130 @@ def _bus(coarse: bool) -> Solid:
     return build.solid(2 * half)
 
 
-Part = tuple[Float, Color]
-"""(K, 2) corners in metres, x right and y up from between the feet, and a colour."""
+STEPS = 48
+"""Poses in a full turn of legs or pedals."""
 
 
-def _limb(x1: float, y1: float, x2: float, y2: float, thick1: float, thick2: float) -> Float:
-    dx, dy = x2 - x1, y2 - y1
-    size = math.hypot(dx, dy) or 1.0
-    nx, ny = -dy / size / 2, dx / size / 2
-    return np.array(
-        [(x1 + nx * thick1, y1 + ny * thick1), (x2 + nx * thick2, y2 + ny * thick2), (x2 - nx * thick2, y2 - ny * thick2), (x1 - nx * thick1, y1 - ny * thick1)],
-        np.float32,
-    )  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A cut-out of convex polygons, to be drawn in order.
+
+    Attributes:
+        corners: (N, 2) float32 of all polygons one after another; metres, x right and y up from between the feet.
+        parts: corners and colour of each polygon.
+    """
+
+    corners: Float
+    parts: tuple[tuple[int, Color], ...]
 
 
-def _round(x: float, y: float, across: float, tall: float) -> Float:
-    angles = np.linspace(0, 2 * np.pi, 10, endpoint=False)
-    return np.stack([x + across * np.cos(angles), y + tall * np.sin(angles)], 1).astype(np.float32)
+class _Body:
+    def __init__(self) -> None:
+        self.shapes: list[tuple[NDArray[np.floating], Color]] = []
+
+    def polygon(self, points: Sequence[tuple[float, float]], color: Color) -> None:
+        self.shapes.append((np.array(points, np.float32), color))
+
+    def limb(self, a: tuple[float, float], b: tuple[float, float], thick: tuple[float, float], color: Color) -> None:
+        """From a to b, `thick` at either end."""
+        dx, dy = b[0] - a[0], b[1] - a[1]
+        size = math.hypot(dx, dy) or 1.0
+        nx, ny = -dy / size / 2, dx / size / 2
+        start, end = thick
+        self.polygon(
+            [
+                (a[0] + nx * start, a[1] + ny * start),
+                (b[0] + nx * end, b[1] + ny * end),
+                (b[0] - nx * end, b[1] - ny * end),
+                (a[0] - nx * start, a[1] - ny * start),
+            ],
+            color,
+        )
+
+    def ball(self, x: float, y: float, across: float, tall: float, color: Color) -> None:
+        angles = np.linspace(0, 2 * np.pi, 10, endpoint=False)
+        self.shapes.append((np.stack([x + across * np.cos(angles), y + tall * np.sin(angles)], 1), color))
+
+    def torso(self, hip: float, low: float, wide: float, color: Color) -> None:
+        """Hips to shoulders, one half in the light."""
+        right = [(0.0, low), (hip, low), (wide, 1.34), (wide - 0.03, 1.41), (0.1, 1.48), (0.0, 1.48)]
+        self.polygon([*right, *((-x, y) for x, y in right[:0:-1])], color)
+        self.polygon(right, _dim(color, 1.12))
+
+    def figure(self) -> Figure:
+        corners = np.concatenate([shape for shape, _ in self.shapes]).astype(np.float32)
+        return Figure(corners, tuple((len(shape), color) for shape, color in self.shapes))
 
 
 def _dim(color: Color, factor: float) -> Color:
     return (int(color[0] * factor), int(color[1] * factor), int(color[2] * factor))
 
 
-def pedestrian(style: int, phase: float, away: bool) -> list[Part]:
+def pedestrian(style: int, phase: float, away: bool) -> Figure:
     """A walking person; `phase` in radians, one step each π; `away` shows the back."""
+    return _pedestrian(style, round(phase * STEPS / math.tau) % STEPS, away)
+
+
+def cyclist(style: int, phase: float) -> tuple[Figure, Figure]:
+    """(bicycle, rider) seen from behind, pedalling; `phase` in radians."""
+    return _cyclist(style, round(phase * STEPS / math.tau) % STEPS)
+
+
+@lru_cache(maxsize=1024)
+def _pedestrian(style: int, pose: int, away: bool) -> Figure:
     coat, trousers, skin = COATS[style % len(COATS)], TROUSERS[style % len(TROUSERS)], SKIN[style % len(SKIN)]
     hair = ((46, 34, 26), (92, 66, 42), (28, 26, 26), (128, 118, 104))[style % 4]
-    swing, lift = math.sin(phase), 0.09
-    parts: list[Part] = []
+    swing = math.sin(math.tau * pose / STEPS)
+    body = _Body()
     for side in (1, -1):
         step = side * swing
-        foot = (side * 0.1 + 0.13 * step, lift * max(-step, 0.0))
+        foot = (side * 0.1 + 0.12 * step, 0.09 * max(-step, 0.0))
         knee = (side * 0.1 + 0.05 * step, 0.48 + 0.3 * foot[1])
-        parts += [
-            (_limb(*knee, foot[0], foot[1] + 0.05, 0.13, 0.1), _dim(trousers, 0.9)),
-            (_limb(side * 0.09, 0.92, *knee, 0.19, 0.14), trousers),
-            (_limb(foot[0] - 0.02, foot[1] + 0.03, foot[0] + 0.09, foot[1] + 0.03, 0.07, 0.06), (34, 30, 30)),
-        ]
+        body.limb(knee, (foot[0], foot[1] + 0.05), (0.15, 0.11), _dim(trousers, 0.9))
+        body.limb((side * 0.085, 0.92), knee, (0.2, 0.155), trousers)
+        body.limb((foot[0] - 0.04, foot[1] + 0.035), (foot[0] + 0.09, foot[1] + 0.035), (0.08, 0.07), (34, 30, 30))
     for side in (1, -1):
-        hand = (side * 0.27 - 0.1 * swing * side, 0.86)
-        parts += [(_limb(side * 0.22, 1.4, *hand, 0.12, 0.09), _dim(coat, 0.8)), (_round(*hand, 0.045, 0.05), skin)]
-    torso = np.array(
-        [(-0.19, 0.82), (0.19, 0.82), (0.235, 1.36), (0.16, 1.47), (-0.16, 1.47), (-0.235, 1.36)], np.float32
-    )
-    parts += [(torso, coat), (torso * np.float32((0.45, 1)) + np.float32((0.09, 0)), _dim(coat, 1.12))]
+        hand = (side * 0.255 - 0.07 * swing * side, 0.86)
+        body.limb((side * 0.205, 1.4), hand, (0.13, 0.1), _dim(coat, 0.8))
+        body.ball(*hand, 0.045, 0.05, skin)
+    body.torso(0.19, 0.8 - 0.16 * (style % 5 == 1), 0.235, coat)
     if style % 3 == 0:
-        parts.append(
-            (
-                np.array([(-0.15, 0.98), (0.15, 0.98), (0.15, 1.4), (-0.15, 1.4)], np.float32),
-                _dim(COATS[(style + 3) % len(COATS)], 0.8),
-            )
+        body.polygon(
+            [(-0.15, 0.98), (0.15, 0.98), (0.15, 1.4), (-0.15, 1.4)], _dim(COATS[(style + 3) % len(COATS)], 0.8)
         )
-    parts += [(_limb(0, 1.44, 0, 1.54, 0.1, 0.1), skin), (_round(0, 1.62, 0.095, 0.125), hair if away else skin)]
+    body.limb((0, 1.44), (0, 1.54), (0.1, 0.1), skin)
+    body.ball(0, 1.62, 0.1, 0.13, hair if away else skin)
     if not away:
-        parts.append(
-            (
-                np.array([(-0.1, 1.64), (-0.09, 1.72), (0, 1.765), (0.09, 1.72), (0.1, 1.64), (0, 1.69)], np.float32),
-                hair,
-            )
-        )
-    return parts
+        body.polygon([(-0.1, 1.64), (0, 1.69), (0.1, 1.64), (0.09, 1.72), (0, 1.765), (-0.09, 1.72)], hair)
+    return body.figure()
 
 
-def cyclist(style: int, phase: float) -> tuple[list[Part], list[Part]]:
-    """(bicycle, rider) seen from behind, pedalling."""
+@lru_cache(maxsize=512)
+def _cyclist(style: int, pose: int) -> tuple[Figure, Figure]:
     coat, trousers, skin = COATS[(style + 2) % len(COATS)], TROUSERS[style % len(TROUSERS)], SKIN[style % len(SKIN)]
-    bicycle: list[Part] = [
-        (_round(0, 0.34, 0.045, 0.34), (24, 24, 26)),
-        (_limb(0, 0.3, 0, 0.95, 0.06, 0.05), (60, 62, 66)),
-        (_limb(-0.3, 1.02, 0.3, 1.02, 0.05, 0.05), (40, 40, 42)),
-        (_limb(-0.11, 0.9, 0.11, 0.9, 0.09, 0.09), (30, 28, 28)),
-        (_limb(-0.17, 0.28, 0.17, 0.28, 0.05, 0.05), (50, 50, 52)),
-        (_limb(-0.1, 0.66, 0.1, 0.66, 0.1, 0.1), (150, 24, 24)),
-    ]
-    rider: list[Part] = []
+    turn = math.sin(math.tau * pose / STEPS)
+    bicycle = _Body()
+    bicycle.ball(0, 0.34, 0.045, 0.34, (24, 24, 26))
+    bicycle.limb((0, 0.3), (0, 0.95), (0.06, 0.05), (60, 62, 66))
+    bicycle.limb((-0.3, 1.02), (0.3, 1.02), (0.05, 0.05), (40, 40, 42))
     for side in (1, -1):
-        pedal = 0.28 + 0.16 * math.sin(phase) * side
-        knee = (side * 0.15, 0.62 + 0.55 * (pedal - 0.28))
-        rider += [
-            (_limb(*knee, side * 0.13, pedal, 0.13, 0.1), _dim(trousers, 0.9)),
-            (_limb(side * 0.1, 0.95, *knee, 0.17, 0.14), trousers),
-            (_limb(side * 0.2, 1.38, side * 0.29, 1.05, 0.11, 0.08), _dim(coat, 0.8)),
-        ]
-    torso = np.array(
-        [(-0.17, 0.88), (0.17, 0.88), (0.225, 1.3), (0.15, 1.46), (-0.15, 1.46), (-0.225, 1.3)], np.float32
-    )
-    helmet = ((190, 190, 186), (40, 44, 50), (160, 40, 40))[style % 3]
-    rider += [
-        (torso, coat),
-        (torso * np.float32((0.45, 1)) + np.float32((0.08, 0)), _dim(coat, 1.12)),
-        (_round(0, 1.57, 0.09, 0.12), skin),
-        (_round(0, 1.63, 0.115, 0.1), helmet),
-    ]
-    return bicycle, rider
+        bicycle.polygon(
+            [(side * 0.05, 0.42), (side * 0.2, 0.42), (side * 0.2, 0.72), (side * 0.05, 0.72)], (62, 52, 44)
+        )
+        bicycle.limb(
+            (side * 0.06, 0.28 + 0.16 * turn * side), (side * 0.2, 0.28 + 0.16 * turn * side), (0.05, 0.05), TRIM
+        )
+    bicycle.limb((-0.11, 0.9), (0.11, 0.9), (0.09, 0.09), (30, 28, 28))
+    bicycle.ball(0, 0.66, 0.05, 0.05, (190, 30, 28))
+    rider = _Body()
+    for side in (1, -1):
+        pedal = 0.3 + 0.16 * turn * side
+        knee = (side * 0.15, 0.66 + 0.5 * (pedal - 0.3))
+        rider.limb(knee, (side * 0.14, pedal), (0.14, 0.1), _dim(trousers, 0.9))
+        rider.limb((side * 0.1, 0.97), knee, (0.18, 0.15), trousers)
+        rider.limb((side * 0.11, pedal), (side * 0.18, pedal), (0.08, 0.08), (34, 30, 30))
+        rider.limb((side * 0.2, 1.38), (side * 0.29, 1.05), (0.11, 0.08), _dim(coat, 0.8))
+    rider.torso(0.17, 0.88, 0.225, coat)
+    rider.ball(0, 1.57, 0.09, 0.12, skin)
+    rider.ball(0, 1.63, 0.115, 0.1, ((190, 190, 186), (40, 44, 50), (160, 40, 40))[style % 3])
+    return bicycle.figure(), rider.figure()

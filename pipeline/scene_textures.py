@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -41,7 +42,9 @@ def fractal_noise(
     total = np.zeros((height, width), np.float32)
     strength = 1.0
     for octave in range(octaves):
-        rows, columns = (max(2, round(min(count * 2**octave, limit))) for count, limit in zip(cells, (height, width)))
+        rows, columns = (
+            max(2, round(min(count * 2**octave, limit))) for count, limit in zip(cells, (height, width), strict=True)
+        )
         grid = rng.standard_normal((rows, columns)).astype(np.float32)
         if wrap:
             grid = np.concatenate([grid[-2:], grid, grid[:2]])
@@ -54,17 +57,27 @@ def fractal_noise(
     return total / np.float32(math.sqrt((1 - 0.55 ** (2 * octaves)) / (1 - 0.55**2)))
 
 
-def to_bytes(pixels: Float) -> Picture:
+def to_bytes(pixels: NDArray[Any]) -> Picture:
     """Rounded and clipped to 0 to 255."""
-    return np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
+    return (pixels + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def as_picture(pixels: NDArray[Any]) -> Picture:
+    """What OpenCV returns, which its types call an array of anything; not copied."""
+    return np.asarray(pixels, np.uint8)
+
+
+def tone(r: float, g: float, b: float) -> Float:
+    """A colour to paint with."""
+    return np.array((r, g, b), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class GroundLevel:
     """The ground at one resolution, for rows nearer than `reach` metres.
 
-    `texture` is (rows + 1, columns, 4) RGBA: rows go forward along the road, the last repeats the first; columns go right
-    from -GROUND_HALF_WIDTH. `along` and `across` are pixels a metre.
+    `texture` is (rows + 1, columns, 4) RGBA: rows go forward along the road, the last repeats the first; columns go
+    right from -GROUND_HALF_WIDTH. `along` and `across` are pixels a metre.
     """
 
     texture: Picture
@@ -86,17 +99,17 @@ def ground_levels(seed: int, detail: float) -> tuple[GroundLevel, ...]:
     ground = np.empty((rows, columns, 3), np.float32)
 
     grass = (x < WALK_LEFT) | (x > WALK_RIGHT)
-    ground[:, grass] = np.float32((86, 100, 58)) + (9 * blotch + 8 * grain)[:, grass, None] * np.float32((1, 1, 0.7))
+    ground[:, grass] = tone(86, 100, 58) + (9 * blotch + 8 * grain)[:, grass, None] * tone(1, 1, 0.7)
     walk = ((x >= WALK_LEFT) & (x < ROAD_LEFT)) | ((x > ROAD_RIGHT) & (x <= WALK_RIGHT))
     slabs = rng.normal(0, 3.5, (math.ceil(GROUND_PERIOD / 0.5), math.ceil(2 * GROUND_HALF_WIDTH / 0.5)))
     slab = slabs.astype(np.float32)[(s / 0.5).astype(int)[:, None], ((x + GROUND_HALF_WIDTH) / 0.5).astype(int)]
     joint = ((s % 0.5 < 0.035)[:, None] | ((x % 0.5) < 0.035)) * np.float32(14)
     pavement = slab + 4 * blotch + 3 * grain - joint
-    ground[:, walk] = np.float32((131, 127, 122)) + pavement[:, walk, None]
+    ground[:, walk] = tone(131, 127, 122) + pavement[:, walk, None]
     road = (x >= ROAD_LEFT) & (x <= ROAD_RIGHT)
     tracks = sum(np.exp(-(((x - track) / 0.28) ** 2)) for track in (-4.3, -2.75, -0.75, 0.75))
     asphalt = 4.5 * blotch + 4.5 * grain - 6 * np.asarray(tracks, np.float32)
-    ground[:, road] = np.float32((88, 90, 92)) + asphalt[:, road, None]
+    ground[:, road] = tone(88, 90, 92) + asphalt[:, road, None]
     ground = _wear(rng, ground, along, across)
 
     def column(metres: float) -> int:
@@ -124,10 +137,12 @@ def ground_levels(seed: int, detail: float) -> tuple[GroundLevel, ...]:
     fine = to_bytes(ground)
 
     levels, reach, squeeze = [], 9.0, 1
-    while reach < 400:
+    while reach < math.inf:
         width = columns // (1 if reach < 30 else 2 if reach < 60 else 4)
-        texture = cv2.resize(fine, (width, max(rows // squeeze, 12)), interpolation=cv2.INTER_AREA)
-        texture = cv2.cvtColor(np.concatenate([texture, texture[:1]]), cv2.COLOR_RGB2RGBA)
+        texture = cv2.resize(fine, (width, max(rows // squeeze, 1)), interpolation=cv2.INTER_AREA)
+        texture = as_picture(cv2.cvtColor(np.concatenate([texture, texture[:1]]), cv2.COLOR_RGB2RGBA))
+        if squeeze >= rows:
+            reach = math.inf
         levels.append(GroundLevel(texture, (len(texture) - 1) / GROUND_PERIOD, width / 2 / GROUND_HALF_WIDTH, reach))
         reach, squeeze = reach * math.sqrt(2), squeeze * 2
     return tuple(levels)
@@ -176,7 +191,7 @@ class Surface:
             size = (max(width >> across, 2), max(height >> down, 2))
             smaller = cv2.resize(self.picture, size, interpolation=cv2.INTER_AREA)
             rimmed = cv2.copyMakeBorder(smaller, RIM, RIM, RIM, RIM, cv2.BORDER_REPLICATE)
-            self._smaller[key] = cv2.cvtColor(rimmed, cv2.COLOR_RGB2RGBA)
+            self._smaller[key] = as_picture(cv2.cvtColor(rimmed, cv2.COLOR_RGB2RGBA))
         return self._smaller[key]
 
 
@@ -187,12 +202,11 @@ class HousePaint:
     front: Surface
     roof: Surface | None
     gable: Surface
-    plaster: Color
 
 
 RIM = 6
 """Pixels around a surface's picture."""
-ROOF_DEPTH = 4.5
+ROOF_DEPTH = 2.2
 """Metres from the eaves back to the ridge."""
 
 PLASTER: tuple[Color, ...] = (
@@ -200,7 +214,15 @@ PLASTER: tuple[Color, ...] = (
     (150, 148, 142), (182, 164, 132), (140, 98, 80), (204, 198, 188), (164, 142, 124), (148, 154, 152),
 )  # fmt: skip
 TILES: tuple[Color, ...] = ((120, 78, 62), (98, 70, 60), (84, 84, 88), (104, 88, 78), (74, 76, 80))
-SIGNS: tuple[Color, ...] = ((150, 40, 38), (36, 70, 120), (44, 96, 66), (190, 150, 50), (60, 58, 62), (172, 92, 40))
+SIGNS: tuple[Color, ...] = (
+    (112, 50, 46),
+    (54, 70, 98),
+    (62, 84, 68),
+    (150, 128, 76),
+    (62, 60, 62),
+    (128, 88, 58),
+    (170, 164, 152),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +242,11 @@ class _Wall:
 
     def shade(self, factor: float) -> Color:
         """The plaster, darker or brighter."""
-        r, g, b = (int(value * factor) for value in self.plaster)
-        return (r, g, b)
+        return _dim(self.plaster, factor)
+
+
+def _dim(color: Color, factor: float) -> Color:
+    return (int(color[0] * factor), int(color[1] * factor), int(color[2] * factor))
 
 
 @lru_cache(maxsize=4)
@@ -239,7 +264,7 @@ def _house(rng: np.random.Generator, detail: float, plaster: Color) -> HousePain
     rows, columns = round(height * scale), round(width * scale)
     stain = fractal_noise(rng, rows, columns, (4, 8), 4)
     grain = rng.standard_normal((rows, columns)).astype(np.float32)
-    wall = np.float32(plaster) + (5 * stain + 3 * grain)[..., None]
+    wall = tone(*plaster) + (5 * stain + 3 * grain)[..., None]
     if rng.uniform() < 0.3:
         wall -= ((np.arange(rows) / scale % 0.25 < 0.06) * np.float32(10))[:, None, None]
     wall *= np.linspace(1.05, 0.9, rows, dtype=np.float32)[:, None, None]
@@ -250,7 +275,7 @@ def _house(rng: np.random.Generator, detail: float, plaster: Color) -> HousePain
     if roof:
         tile = TILES[int(rng.integers(len(TILES)))]
         band = wall[: round(roof * scale)]
-        band[:] = np.float32(tile) + (5 * stain + 4 * grain)[: len(band), :, None]
+        band[:] = tone(*tile) + (5 * stain + 4 * grain)[: len(band), :, None]
         band -= ((np.arange(len(band)) / scale % 0.4 < 0.1) * np.float32(9))[:, None, None]
         for k in range(bays):
             if rng.uniform() < 0.45 and roof > 1.8:
@@ -273,26 +298,26 @@ def _house(rng: np.random.Generator, detail: float, plaster: Color) -> HousePain
                 for bar in np.arange(-1.05, 1.06, 0.15):
                     box((k + 0.5) * bay + bar, base + 0.2, (k + 0.5) * bay + bar + 0.04, base + 1.15, (52, 52, 54))
                 box((k + 0.5) * bay - 1.1, base + 1.1, (k + 0.5) * bay + 1.1, base + 1.17, (48, 48, 50))
-    _ground_floor(rng, paint, bays, bay, ground_floor, width)
+    _ground_floor(rng, paint, bays, bay, ground_floor)
     box(width - 0.12, 0, width - 0.02, eaves - 0.3, shade(0.6))
     painted, cut = to_bytes(wall), round(roof * scale)
     covered = Surface(painted[:cut], width, roof) if roof else None
-    gable = _gable(rng, scale, plaster, eaves)
-    return HousePaint(Surface(painted[cut:], width, eaves), covered, gable, shade(0.93))
+    gable = _gable(rng, scale, plaster, height, eaves)
+    return HousePaint(Surface(painted[cut:], width, eaves), covered, gable)
 
 
-def _gable(rng: np.random.Generator, scale: float, plaster: Color, height: float) -> Surface:
-    """A house's end: bare but for stains and a few windows."""
+def _gable(rng: np.random.Generator, scale: float, plaster: Color, height: float, eaves: float) -> Surface:
+    """A house's end up to the ridge: bare but for stains and a few windows."""
     width = 11.0
     rows, columns = round(height * scale), round(width * scale)
     streaks = fractal_noise(rng, rows, columns, (2, 24), 3)
-    wall = np.float32(plaster) + (5 * fractal_noise(rng, rows, columns, (5, 5), 4) + 3 * streaks)[..., None]
+    wall = tone(*plaster) + (5 * fractal_noise(rng, rows, columns, (5, 5), 4) + 3 * streaks)[..., None]
     wall += rng.standard_normal((rows, columns, 1)).astype(np.float32) * 3
     wall *= np.linspace(1.04, 0.86, rows, dtype=np.float32)[:, None, None]
     wall[-max(round(0.6 * scale), 1) :] *= 0.7
     paint = _Wall(wall, scale, height, plaster)
     for column in rng.uniform(1.5, width - 1.5, int(rng.integers(0, 3))):
-        for base in np.arange(4.2, height - 2, 3.1):
+        for base in np.arange(4.2, eaves - 2, 3.1):
             _window(rng, paint, float(column), float(base), 0.9, 1.3, (150, 146, 138))
     return Surface(to_bytes(wall), width, height)
 
@@ -327,54 +352,107 @@ def _window(
     box(left - 0.06, base + tall, right + 0.06, base + tall + 0.07, (84, 80, 76))
 
 
-def _ground_floor(rng: np.random.Generator, paint: _Wall, bays: int, bay: float, tall: float, width: float) -> None:
-    box, shade = paint.box, paint.shade
-    if rng.uniform() < 0.55:
-        sign = SIGNS[int(rng.integers(len(SIGNS)))]
-        for k in range(bays):
-            box(k * bay + 0.2, 0.35, (k + 1) * bay - 0.2, tall - 0.85, (44, 48, 52))
-            box(k * bay + 0.3, 1.5, (k + 1) * bay - 0.3, tall - 0.95, (72, 80, 86))
-            for _ in range(3):
-                x = k * bay + rng.uniform(0.4, bay - 1.0)
-                tone = rng.uniform(0.5, 1.0)
-                box(x, 0.5, x + 0.5, rng.uniform(0.9, 2.0), (int(150 * tone), int(130 * tone), int(110 * tone)))
-            box((k + 0.5) * bay - 0.04, 0.35, (k + 0.5) * bay + 0.04, tall - 0.85, (30, 30, 32))
-        box(0.2, tall - 0.8, width - 0.2, tall - 0.25, sign)
-        for x in np.arange(1.0, width - 2, 3.4):
-            box(x, tall - 0.62, x + 1.6, tall - 0.42, (226, 222, 210))
+def _ground_floor(rng: np.random.Generator, paint: _Wall, bays: int, bay: float, tall: float) -> None:
+    """Shops of two or three bays, or flats with a door."""
+    door = int(rng.integers(bays))
+    shops = rng.uniform() < 0.5
+    first = 0
+    while first < bays:
+        count = min(int(rng.integers(2, 4)), bays - first)
+        if shops and rng.uniform() < 0.8:
+            _shop(rng, paint, first * bay, (first + count) * bay, tall)
+        else:
+            for k in range(first, first + count):
+                if k == door:
+                    _door(paint, (k + 0.5) * bay)
+                else:
+                    _window(rng, paint, (k + 0.5) * bay, 1.25, 1.2, 1.55, paint.shade(1.1))
+        first += count
+
+
+def _door(paint: _Wall, middle: float) -> None:
+    paint.box(middle - 0.75, 0, middle + 0.75, 2.7, paint.shade(1.12))
+    paint.box(middle - 0.55, 0, middle + 0.55, 2.5, (70, 52, 42))
+    paint.box(middle - 0.4, 1.5, middle + 0.4, 2.3, (58, 62, 64))
+
+
+def _shop(rng: np.random.Generator, paint: _Wall, left: float, right: float, tall: float) -> None:
+    """Panes between pillars, wares behind them, a sign or an awning above."""
+    box = paint.box
+    base, top = float(rng.uniform(0.4, 0.8)), tall - 0.95
+    entrance = rng.uniform(left + 0.4, right - 1.6)
+    box(left + 0.35, base, right - 0.35, top, (92, 90, 86))
+    x = left + 0.42
+    while x < right - 0.9:
+        wide = min(float(rng.uniform(0.8, 1.7)), right - 0.42 - x)
+        glass = rng.uniform(0.75, 1.2)
+        for k in range(6):
+            shade = glass * (0.8 + 0.12 * k)
+            low, high = base + 0.07 + (top - base - 0.14) * k / 6, base + 0.07 + (top - base - 0.14) * (k + 1) / 6
+            box(x, low, x + wide - 0.1, high, (int(52 * shade), int(56 * shade), int(58 * shade)))
+        for _ in range(7):
+            at, high, size = (
+                x + rng.uniform(0, max(wide - 0.45, 0.05)),
+                base + rng.uniform(0.3, 1.5),
+                rng.uniform(0.12, 0.38),
+            )
+            light = rng.uniform(45, 150)
+            warm = (int(light), int(light * rng.uniform(0.8, 1)), int(light * rng.uniform(0.65, 1)))
+            box(at, max(high - rng.uniform(0.2, 0.6), base + 0.1), min(at + size, x + wide - 0.1), high, warm)
+        x += wide
+    box(entrance, 0, entrance + 1.1, top, (70, 66, 62))
+    box(entrance + 0.1, 0.1, entrance + 1.0, top - 0.1, (44, 46, 48))
+    sign = SIGNS[int(rng.integers(len(SIGNS)))]
+    if rng.uniform() < 0.35:
+        for k in range(4):
+            light = 1.05 - 0.1 * k
+            box(left + 0.2, top - 0.25 * (k + 1) + 0.3, right - 0.2, top - 0.25 * k + 0.3, _dim(sign, light))
     else:
-        door = int(rng.integers(bays))
-        for k in range(bays):
-            if k == door:
-                box((k + 0.5) * bay - 0.75, 0, (k + 0.5) * bay + 0.75, 2.7, shade(1.12))
-                box((k + 0.5) * bay - 0.55, 0, (k + 0.5) * bay + 0.55, 2.5, (70, 52, 42))
-                box((k + 0.5) * bay - 0.4, 1.5, (k + 0.5) * bay + 0.4, 2.3, (58, 62, 64))
-            else:
-                _window(rng, paint, (k + 0.5) * bay, 1.25, 1.2, 1.55, shade(1.1))
+        start, end = left + rng.uniform(0.2, 0.8), right - rng.uniform(0.2, 0.8)
+        box(start, tall - 0.82, end, tall - 0.32, sign)
+        for letter in np.arange(start + 0.4, end - 0.5, 0.3):
+            if rng.uniform() < 0.8:
+                box(letter, tall - 0.68, letter + 0.18, tall - 0.46, (206, 200, 186))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sprite:
-    """A cut-out: `levels` of RGBA pictures, each half the size of the one before; where alpha > 127 it is opaque."""
+    """A cut-out that faces the camera.
+
+    Attributes:
+        levels: RGBA pictures, each half the size of the one before; where alpha > 127 it is opaque.
+        place: left, right (from the foot, right positive), top and bottom (from the foot, up positive) of the picture,
+            as shares of the whole plant's height.
+    """
 
     levels: tuple[Picture, ...]
+    place: tuple[float, float, float, float]
 
     @classmethod
-    def from_picture(cls, picture: Picture, opaque: NDArray[np.bool_]) -> Sprite:
-        levels = [np.dstack([picture, np.where(opaque, 255, 0).astype(np.uint8)])]
-        while min(levels[-1].shape[:2]) > 12:
-            levels.append(to_bytes(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)))
-        return cls(tuple(levels))
+    def cut(cls, picture: Picture, opaque: NDArray[np.bool_]) -> Sprite:
+        """The part of a plant's picture (its foot in the middle of the lower edge) where it is opaque."""
+        rows, columns = opaque.shape
+        x, y, width, height = cv2.boundingRect(opaque.astype(np.uint8))
+        own = np.where(opaque, 255, 0).astype(np.uint8)
+        levels = [np.dstack([picture, own])[y : y + height, x : x + width]]
+        while min(levels[-1].shape[:2]) > 8:
+            levels.append(cv2.resize(levels[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.uint8))
+        left, right = (x - columns / 2) / rows, (x + width - columns / 2) / rows
+        return cls(tuple(levels), (left, right, (rows - y) / rows, (rows - y - height) / rows))
+
+
+Plant = tuple[Sprite, ...]
+"""Its parts, to be drawn in order."""
 
 
 @lru_cache(maxsize=4)
-def trees(seed: int, detail: float, count: int = 6) -> tuple[Sprite, ...]:
-    """Trees with trunks, three quarters as wide as they are high."""
+def trees(seed: int, detail: float, count: int = 6) -> tuple[Plant, ...]:
+    """Trees: trunk, crown."""
     return tuple(_tree(np.random.default_rng((seed, 3, k)), detail) for k in range(count))
 
 
 @lru_cache(maxsize=4)
-def bushes(seed: int, detail: float, count: int = 3) -> tuple[Sprite, ...]:
+def bushes(seed: int, detail: float, count: int = 3) -> tuple[Plant, ...]:
     """Bushes, half again as wide as they are high."""
     return tuple(_bush(np.random.default_rng((seed, 4, k)), detail) for k in range(count))
 
@@ -402,7 +480,7 @@ def _leaves(
     return (green * np.clip(light, 0.2, 1.5)[..., None]).astype(np.float32), where
 
 
-def _tree(rng: np.random.Generator, detail: float) -> Sprite:
+def _tree(rng: np.random.Generator, detail: float) -> Plant:
     height, width = round(560 * detail), round(420 * detail)
     count = int(rng.integers(20, 30))
     angle, away = rng.uniform(0, 2 * np.pi, count), np.sqrt(rng.uniform(0, 1, count))
@@ -410,20 +488,21 @@ def _tree(rng: np.random.Generator, detail: float) -> Sprite:
     ys = (0.37 + 0.24 * away * np.sin(angle)) * height
     clumps = np.stack([xs, ys, rng.uniform(0.075, 0.13, count) * height], 1)
     picture, where = _leaves(rng, height, width, clumps, 6 * detail)
-    trunk = np.zeros((height, width), np.uint8)
+    trunk, twigs = np.zeros((2, height, width), np.uint8)
     lean = 0.5 + rng.uniform(-0.03, 0.03)
     corners = np.array(((0.474, 1), (0.526, 1), (lean + 0.016, 0.4), (lean - 0.016, 0.4))) * (width, height)
     cv2.fillConvexPoly(trunk, corners.round().astype(np.int32), 255)
     for tip in (0.3, 0.7):
         ends = (round(0.5 * width), round(0.68 * height)), (round(tip * width), round(0.4 * height))
-        cv2.line(trunk, *ends, 255, max(round(6 * detail), 1))
+        cv2.line(twigs, *ends, 255, max(round(6 * detail), 1))
     bark = np.array((80, 70, 60)) * (1 + 0.12 * fractal_noise(rng, height, width, (8, 60), 3))[..., None]
-    bare = (trunk > 0) & ~where
-    picture[bare] = (bark * np.linspace(1.1, 0.8, width)[None, :, None])[bare]
-    return Sprite.from_picture(to_bytes(picture), where | bare)
+    bark = to_bytes(bark * np.linspace(1.6, 0.4, width)[:, None])
+    twiggy = (twigs > 0) & ~where
+    picture[twiggy] = bark[twiggy]
+    return Sprite.cut(bark, trunk > 0), Sprite.cut(to_bytes(picture), where | twiggy)
 
 
-def _bush(rng: np.random.Generator, detail: float) -> Sprite:
+def _bush(rng: np.random.Generator, detail: float) -> Plant:
     height, width = round(180 * detail), round(270 * detail)
     count = 14
     xs = np.linspace(0.14, 0.86, count) * width
@@ -431,7 +510,7 @@ def _bush(rng: np.random.Generator, detail: float) -> Sprite:
     clumps = np.stack([xs, ys, rng.uniform(0.16, 0.24, count) * height], 1)
     picture, where = _leaves(rng, height, width, clumps, 5 * detail)
     where[round(0.8 * height) :, round(0.16 * width) : round(0.84 * width)] = True
-    return Sprite.from_picture(to_bytes(picture), where)
+    return (Sprite.cut(to_bytes(picture), where),)
 
 
 @lru_cache(maxsize=4)
@@ -439,12 +518,10 @@ def hedge(seed: int, detail: float) -> Surface:
     """A wall of leaves, 16 m long and 2 m high."""
     rng = np.random.default_rng((seed, 5))
     rows, columns = round(2 * 24 * detail), round(16 * 24 * detail)
-    clump, grain = (
-        fractal_noise(rng, rows, columns, (6, 48), 3),
-        rng.standard_normal((rows, columns)).astype(np.float32),
-    )
-    tone = np.linspace(1.1, 0.6, rows, dtype=np.float32)[:, None] * (1 + 0.14 * clump + 0.1 * grain)
-    return Surface(to_bytes(np.float32((66, 86, 42)) * tone[..., None]), 16, 2)
+    clump = fractal_noise(rng, rows, columns, (6, 48), 3)
+    grain = rng.standard_normal((rows, columns)).astype(np.float32)
+    light = np.linspace(1.1, 0.6, rows, dtype=np.float32)[:, None] * (1 + 0.14 * clump + 0.1 * grain)
+    return Surface(to_bytes(tone(66, 86, 42) * light[..., None]), 16, 2)
 
 
 @lru_cache(maxsize=4)
@@ -456,8 +533,8 @@ def garden_wall(seed: int, detail: float) -> Surface:
     y, x = np.arange(rows)[:, None] / scale, np.arange(columns)[None] / scale
     course = (y / 0.3).astype(int)
     joint = (y % 0.3 < 0.05) | ((x + 0.3 * (course % 2)) % 0.6 < 0.05)
-    tone = fractal_noise(rng, rows, columns, (6, 40), 3) * 7 + rng.standard_normal((rows, columns)) * 3 - 16 * joint
-    wall = np.float32((142, 134, 122)) + tone.astype(np.float32)[..., None]
+    stain = fractal_noise(rng, rows, columns, (6, 40), 3) * 7 + rng.standard_normal((rows, columns)) * 3 - 16 * joint
+    wall = tone(142, 134, 122) + stain.astype(np.float32)[..., None]
     wall[: max(round(0.14 * scale), 1)] += 18
     return Surface(to_bytes(wall), 16, 1.6)
 
@@ -467,17 +544,17 @@ def sky(seed: int, width: int, height: int) -> Picture:
     rng = np.random.default_rng((seed, 7))
     height = max(height, 2)
     up = np.linspace(1, 0, height, dtype=np.float32)[:, None, None]
-    blue = np.float32((214, 222, 227)) * (1 - up) + np.float32((148, 178, 210)) * up
+    blue = tone(214, 222, 227) * (1 - up) + tone(148, 178, 210) * up
     small = (max(height // 4, 2), max(width // 4, 2))
     cloud = fractal_noise(rng, *small, (3, 3 * small[1] / small[0]), 5)
     cover = cv2.resize(1 / (1 + np.exp(-2.2 * (cloud + 0.35))), (width, height), interpolation=cv2.INTER_LINEAR)
     cover = cover.reshape(height, width, 1)
     relief = cv2.resize(cloud, (width, height)).reshape(height, width, 1)
-    white = np.float32((232, 235, 236)) + 9 * relief
+    white = tone(232, 235, 236) + 9 * relief
     return to_bytes(blue * (1 - cover) + white * cover)
 
 
 def tree_line(seed: int, width: int) -> Float:
     """(width,) float32 heights, 0 to 1: the far edge of the town."""
     rng = np.random.default_rng((seed, 8))
-    return np.clip(0.5 + 0.25 * fractal_noise(rng, 2, width, (2, 14), 5)[0], 0.12, 1)
+    return np.asarray((0.5 + 0.25 * fractal_noise(rng, 2, width, (2, 14), 5)[0]).clip(0.12, 1), np.float32)

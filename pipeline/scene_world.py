@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.scene_models import PAINTS, Color, VehicleKind
+from pipeline.scene_models import LIVERIES, PAINTS, Color, VehicleKind
 from pipeline.scene_textures import ROAD_LEFT, ROAD_RIGHT, WALK_LEFT, WALK_RIGHT
 
 SIGHT = 190.0
@@ -139,7 +139,7 @@ class Cyclist:
     rider_track: int
 
 
-Placed = Green | House | Plot | Lamp | Sign | Signal | Zebra | Vehicle | Walker | Cyclist
+Placed = Green | Lamp | Sign | Signal | Zebra | Vehicle | Walker | Cyclist
 
 
 @lru_cache(maxsize=4096)
@@ -265,7 +265,8 @@ class World:
             if chance[0] < full and all(abs(at - crossing) > 8 for crossing in crossings):
                 x = (3.2 if side > 0 else -6.45) + 0.12 * (chance[2] - 0.5)
                 track = (100_000_000 if side > 0 else 200_000_000) + bay
-                yield Vehicle(at, x, _kind(chance[3], 0), side < 0, _paint(chance[4]), track)
+                kind = _kind(chance[3], 0)
+                yield Vehicle(at, x, kind, side < 0, _paint(chance[4], kind), track)
 
     def _leading(self, s: float, time: float) -> Iterator[Vehicle]:
         """Vehicles before the camera; they keep about its pace."""
@@ -274,7 +275,8 @@ class World:
             wave = 2 * math.pi * chance[0]
             gap = 15 + 21 * k + 5 * chance[1] + 3.5 * math.sin(0.23 * time + wave)
             x = 0.25 * (chance[2] - 0.5) + 0.1 * math.sin(0.4 * time + wave)
-            yield Vehicle(s + gap, x, _kind(chance[3], 0.3 if k else 0), False, _paint(chance[4]), 300_000_000 + k)
+            kind = _kind(chance[3], 0.3 if k else 0)
+            yield Vehicle(s + gap, x, kind, False, _paint(chance[4], kind), 300_000_000 + k)
 
     def _oncoming(self, s: float, time: float) -> Iterator[Vehicle]:
         count = self.traffic - (self.traffic + 1) // 3
@@ -285,7 +287,8 @@ class World:
             chance = chances(self.seed, 7, k)
             at = (k + 0.1) * spacing + 0.8 * chance[0] * (spacing - 13) - moved
             x = -3.4 + 0.3 * (chance[2] - 0.5)
-            yield Vehicle(at, x, _kind(chance[1], 0.22), True, _paint(chance[3]), 400_000_000 + k)
+            kind = _kind(chance[1], 0.22)
+            yield Vehicle(at, x, kind, True, _paint(chance[3], kind), 400_000_000 + k)
 
     def _walkers(self, s: float, side: Side, time: float) -> Iterator[Walker]:
         spacing = 15.0
@@ -331,5 +334,6 @@ def _kind(chance: float, heavy: float) -> VehicleKind:
     return kinds[min(int(rest * len(kinds)), len(kinds) - 1)]
 
 
-def _paint(chance: float) -> Color:
-    return PAINTS[min(int(chance * len(PAINTS)), len(PAINTS) - 1)]
+def _paint(chance: float, kind: VehicleKind) -> Color:
+    paints = LIVERIES if kind in ("truck", "bus") else PAINTS
+    return paints[min(int(chance * len(paints)), len(paints) - 1)]
