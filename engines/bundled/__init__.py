@@ -48,3 +48,8 @@ def is_int8_file(path: Path) -> bool:
 def int8_file(path: Path) -> Path:
     """Where the quantised twin of a model file lies: `drive.onnx` → `drive.int8.onnx`."""
     return path if is_int8_file(path) else path.with_suffix(".int8.onnx")
+
+
+def fp32_file(path: Path) -> Path:
+    """Where the file lies that a quantised twin was made from: `drive.int8.onnx` → `drive.onnx`."""
+    return path.with_name(path.name.removesuffix(".int8.onnx") + ".onnx") if is_int8_file(path) else path

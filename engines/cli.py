@@ -1,0 +1,286 @@
+"""`roadlens models`: list, describe, verify, benchmark and quantise model files.
+
+Only typer is imported here; OpenVINO, ONNX and OpenCV are loaded by the command that needs them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from engines.engine import Precision
+
+if TYPE_CHECKING:
+    from engines.benchmark import Benchmark
+    from engines.quantize import Quantization
+    from engines.spec import ModelSpec
+    from engines.verify import Verification
+
+app = typer.Typer(
+    help="List, describe, verify, benchmark and quantise models.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of a bundled model, or path of an ONNX file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command("list")
+def list_models(as_json: AsJson = False) -> None:
+    """List the bundled models."""
+    from engines import bundled
+    from engines.spec import read_spec
+
+    found = []
+    for name in bundled.names():
+        path = bundled.resolve(name)
+        precisions = ["fp32", "bf16", *(["int8"] if bundled.int8_file(path).is_file() else [])]
+        found.append((read_spec(path), precisions))
+    if as_json:
+        _print_json([{"precisions": precisions, "spec": spec} for spec, precisions in found])
+        return
+    _print_table(
+        ["name", "task", "size", "precisions", "metrics"],
+        [
+            [
+                spec.name,
+                spec.task,
+                f"{spec.width}×{spec.height}",
+                " ".join(precisions),
+                ", ".join(f"{metric.name} {metric.value:.3f} ({metric.split})" for metric in spec.metrics) or "–",
+            ]
+            for spec, precisions in found
+        ],
+    )
+
+
+@app.command()
+def info(model: Model, as_json: AsJson = False) -> None:
+    """Print what a model file says about itself."""
+    from engines import bundled
+    from engines.spec import read_spec
+
+    path = bundled.resolve(model)
+    spec = read_spec(path)
+    if as_json:
+        _print_json(spec)
+        return
+    _print_table(["", ""], _described(path, spec), header=False)
+    if spec.metrics:
+        rows = [[m.name, f"{m.value:.4f}", m.split, m.protocol] for m in spec.metrics]
+        _print_table(["metric", "value", "split", "protocol"], rows)
+    classes = [[str(c.id), c.name, "#{:02x}{:02x}{:02x}".format(*c.color), _kind(c.thing)] for c in spec.classes]
+    _print_table(["id", "class", "colour", "kind"], classes)
+
+
+@app.command()
+def verify(
+    model: Model,
+    precision: Annotated[Precision, typer.Option(help="The precision that is compared with fp32.")] = "auto",
+    footage: Annotated[
+        Path | None, typer.Option(help="Video, image, or folder of them: do both give the same classes?")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Folder with images/ and labels/ (grey PNGs of class ids, 255 ignored).")
+    ] = None,
+    min_agreement: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Least share of equal pixels (0.98 with --footage).")
+    ] = None,
+    max_miou_drop: Annotated[
+        float | None, typer.Option(help="Most points of mean IoU that may be lost (1.0 with --labels).")
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Most pictures; of footage, spread evenly.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a precision with fp32.
+
+    On footage, or on labelled pictures; exit code 6 past a bound.
+    """
+    from engines import bundled
+    from engines.errors import UsageError
+    from engines.frames import read_frames, read_labelled
+    from engines.spec import read_spec
+    from engines.verify import check
+    from engines.verify import verify as run
+
+    if (footage is None) == (labels is None):
+        raise UsageError("Verifying needs pictures: give either --footage or --labels.")
+    if labels is None:
+        assert footage is not None
+        result = run(model, precision, read_frames(footage, count or 200))
+    else:
+        ids = frozenset(entry.id for entry in read_spec(bundled.resolve(model)).classes)
+        result = run(model, precision, labelled=read_labelled(labels, ids), limit=count)
+    if as_json:
+        _print_json(result)
+    else:
+        _print_verification(result)
+    if labels is None:
+        check(result, 0.98 if min_agreement is None else min_agreement)
+    else:
+        check(result, min_agreement, 1.0 if max_miou_drop is None else max_miou_drop)
+
+
+@app.command()
+def bench(
+    model: Model,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="fp32, bf16 or int8; may be given several times. All if left out.")
+    ] = None,
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Batch size; may be given several times.")] = None,
+    against: Annotated[Literal["onnxruntime"] | None, typer.Option(help="Another runtime beside, in fp32.")] = None,
+    footage: Annotated[Path | None, typer.Option(help="Video, image or folder to run on; random if left out.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time for each side at each batch size.")] = 4.0,
+    in_flight: Annotated[int, typer.Option(min=1, help="Requests under way for the throughput.")] = 2,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each side.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency and throughput.
+
+    All precisions in turn in one run, beside ONNX Runtime where asked.
+    """
+    from engines.benchmark import DISTINCT_BATCHES, benchmark
+    from engines.frames import read_frames
+
+    batches = batch or [1]
+    frames = list(read_frames(footage, DISTINCT_BATCHES * max(batches))) if footage else []
+    # typer takes no list of literals; `load` names what is no precision.
+    sides = cast("list[Precision]", precision or [])
+    result = benchmark(
+        model, sides, batches, frames=frames, against=against,
+        seconds=seconds, in_flight=in_flight, threads=threads,
+    )  # fmt: skip
+    if as_json:
+        _print_json(result)
+    else:
+        _print_benchmark(result)
+
+
+@app.command()
+def quantize(
+    model: Model,
+    frames: Annotated[Path, typer.Option(help="Video, image or folder to calibrate with, from where it will run.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write; NAME.int8.onnx here if left out.")
+    ] = None,
+    subset_size: Annotated[int, typer.Option(min=1, help="Pictures to calibrate with, spread evenly.")] = 300,
+    min_agreement: Annotated[
+        float, typer.Option(min=0, max=1, help="Put layers back until this share of pixels agrees with fp32.")
+    ] = 0.96,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Layers to leave in floating point: a pattern of names. Repeatable.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Quantise a model to int8.
+
+    With NNCF (pip install 'roadlens[quantize]'), calibrated on pictures from where the model will run.
+    """
+    from engines import bundled
+    from engines.frames import read_frames
+    from engines.quantize import quantize as run
+
+    path = bundled.resolve(model)
+    target = output or Path(bundled.int8_file(path).name)
+    pictures = read_frames(frames, subset_size)
+    result = run(path, pictures, target, subset_size, keep=keep or (), min_agreement=min_agreement)
+    if as_json:
+        _print_json(result)
+    else:
+        _print_quantization(result)
+
+
+def _described(path: Path, spec: ModelSpec) -> list[list[str]]:
+    return [
+        ["name", f"{spec.name} {spec.version}"],
+        ["file", f"{path} ({path.stat().st_size / 1e6:.1f} MB)"],
+        ["task", spec.task],
+        ["input", f"uint8 RGB N×{spec.height}×{spec.width}×3, the whole frame squashed"],
+        ["outputs", ", ".join(f"{role} ← {name}" for role, name in spec.outputs.items())],
+        ["precision", spec.precision],
+        ["classes", str(len(spec.classes))],
+        ["training data", spec.training_data or "–"],
+        ["licence", spec.licence or "–"],
+    ]
+
+
+def _kind(thing: bool) -> str:
+    return "thing" if thing else "stuff"
+
+
+def _print_verification(result: Verification) -> None:
+    labelled = result.fp32_mean_iou is not None
+    columns = ["class", "share", "agreement (IoU)", *(["fp32 IoU", f"{result.precision} IoU"] if labelled else [])]
+    rows = [
+        [entry.name, f"{entry.share:.2%}", _figure(entry.iou)]
+        + ([_figure(entry.fp32_iou), _figure(entry.precision_iou)] if labelled else [])
+        for entry in result.classes
+    ]
+    means = [_figure(result.fp32_mean_iou), _figure(result.precision_mean_iou)] if labelled else []
+    _print_table(columns, [*rows, ["mean", "", _figure(result.mean_iou), *means]])
+    typer.echo(
+        f"{result.model}: {result.precision} against fp32 on {result.frames} pictures, {result.device}: "
+        f"{result.agreement:.2%} of pixels agree"
+        + (f", mean IoU {result.miou_drop:+.2f} points lost" if result.miou_drop is not None else "")
+    )
+
+
+def _print_benchmark(result: Benchmark) -> None:
+    first = result.rows[0].side
+    _print_table(
+        ["side", "batch", "latency", "p95", "pictures/s", "CPU", "×"],
+        [
+            [
+                row.side,
+                str(row.batch),
+                f"{row.latency_ms:.1f}",
+                f"{row.latency_p95_ms:.1f}",
+                f"{row.throughput:.1f}",
+                f"{row.cpu_ms:.1f}",
+                f"{row.speedup:.2f}",
+            ]
+            for row in result.rows
+        ],
+    )
+    versions = ", ".join(f"{name} {number}" for name, number in result.versions.items())
+    threads = "threads by default" if result.threads is None else f"{result.threads} threads"
+    typer.echo(
+        f"Milliseconds; CPU time a picture; × is throughput against {first}.\n"
+        f"{result.model} {result.width}×{result.height} on {result.device}, {result.cores} cores, {threads}, "
+        f"{result.in_flight} in flight, load {result.load:.1f} before; {versions}; {result.measured_at}"
+    )
+
+
+def _print_quantization(result: Quantization) -> None:
+    agreement = "" if result.agreement is None else f", {result.agreement:.2%} of pixels agree with fp32"
+    typer.echo(
+        f"{result.output}: {result.layers - len(result.kept)} of {result.layers} layers in int8, "
+        f"{result.bytes_after / 1e6:.1f} MB in place of {result.bytes_before / 1e6:.1f}, "
+        f"{result.frames} calibration pictures{agreement}"
+    )
+    typer.echo(f"in floating point: {', '.join(result.kept)}")
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _print_json(value: Any) -> None:
+    import msgspec
+
+    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def _print_table(columns: list[str], rows: list[list[str]], header: bool = True) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD if header else None, show_header=header, pad_edge=False)
+    for place, column in enumerate(columns):
+        figures = header and bool(rows) and all(row[place][:1] in "0123456789–+-" for row in rows)
+        table.add_column(column, justify="right" if figures else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False, markup=False).print(table)
