@@ -438,6 +438,7 @@ def _truck(coarse: bool) -> Solid:
     build.patch((0.0, half - 0.15), (1.55, 2.5), face, GLASS)
     build.patch((0.05, half - 0.2), (2.05, 2.45), face, GLOSS, 0.85)
     build.patch((0.0, 0.75), (0.85, 1.4), face, (34, 35, 37))
+    build.patch((-half + 0.08, half - 0.08), (0.36, 0.66), face, (58, 59, 61), both=False)
     build.patch((0.78, 1.08), (0.72, 0.92), face, (230, 234, 236), 1.25)
     build.patch((-0.26, 0.26), (0.62, 0.74), face, (224, 224, 218), both=False)
     build.patch((half - 0.02, half + 0.2), (1.7, 2.2), front - 0.2, TRIM)

@@ -275,7 +275,7 @@ class World:
             wave = 2 * math.pi * chance[0]
             gap = 15 + 21 * k + 5 * chance[1] + 3.5 * math.sin(0.23 * time + wave)
             x = 0.25 * (chance[2] - 0.5) + 0.1 * math.sin(0.4 * time + wave)
-            kind = _kind(chance[3], 0.3 if k else 0)
+            kind = _kind(chance[3], 0.3) if k else _kind(0.87 * chance[3], 0)  # no van right ahead: it hides the street
             yield Vehicle(s + gap, x, kind, False, _paint(chance[4], kind), 300_000_000 + k)
 
     def _oncoming(self, s: float, time: float) -> Iterator[Vehicle]:

@@ -6,12 +6,19 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.errors import UsageError
-from pipeline.synthetic import SyntheticOptions, parse_synthetic
+from engines.errors import OutputError, UsageError
+from pipeline.synthetic import (
+    SyntheticOptions,
+    as_video_frame,
+    parse_synthetic,
+    synthetic_frames,
+    write_labelled_folder,
+)
 from tests.footage import cut_off, damage, draw_number, read_number, write_changing_clip, write_clip
 
 
@@ -73,6 +80,48 @@ def test_a_wrong_address_is_refused_in_one_sentence(address: str, said: str) -> 
 def test_length(options: SyntheticOptions, frames: int) -> None:
     assert options.frames == frames
     assert options.time_base * options.fps == 1
+
+
+def test_frames_come_in_order_and_can_begin_anywhere() -> None:
+    options = SyntheticOptions(width=64, height=48, fps=Fraction(10), seconds=0.5)
+    frames = list(synthetic_frames(options))
+    assert [frame.index for frame in frames] == [frame.pts for frame in frames] == [0, 1, 2, 3, 4]
+    (last,) = synthetic_frames(options, start=4)
+    np.testing.assert_array_equal(last.picture, frames[4].picture)
+    np.testing.assert_array_equal(last.label, frames[4].label)
+
+
+@pytest.mark.parametrize(
+    "color", [(0, 0, 0), (255, 255, 255), (128, 128, 128), (200, 40, 30), (20, 160, 70), (30, 60, 220)]
+)
+def test_a_video_frame_is_bt709_in_limited_range_and_says_so(color: tuple[int, int, int]) -> None:
+    frame = as_video_frame(np.full((18, 34, 3), color, np.uint8))
+    assert (frame.format.name, frame.width, frame.height) == ("yuv420p", 34, 18)
+    assert (frame.colorspace, frame.color_range) == (1, 1)  # AVCOL_SPC_BT709, AVCOL_RANGE_MPEG
+    r, g, b = (value / 255 for value in color)
+    luma = 0.2126 * r + 0.7152 * g + 0.0722 * b  # ITU-R BT.709-6, 3.2 and 4.1
+    wanted = (16 + 219 * luma, 128 + 224 * (b - luma) / 1.8556, 128 + 224 * (r - luma) / 1.5748)
+    planes = [np.asarray(plane).reshape(plane.height, plane.line_size)[:, : plane.width] for plane in frame.planes]
+    assert [float(plane.mean()) for plane in planes] == pytest.approx(wanted, abs=1.5)
+
+
+def test_a_labelled_folder_holds_the_frames(tmp_path: Path) -> None:
+    options = SyntheticOptions(width=80, height=45, seconds=0.12, seed=2)
+    images = write_labelled_folder(options, tmp_path / "set")
+    assert [path.name for path in images] == ["000000.png", "000001.png", "000002.png"]
+    for path, frame in zip(images, synthetic_frames(options), strict=True):
+        picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+        label = cv2.imread(str(tmp_path / "set" / "labels" / path.name), cv2.IMREAD_UNCHANGED)
+        assert picture is not None
+        assert label is not None
+        np.testing.assert_array_equal(picture, frame.picture)
+        np.testing.assert_array_equal(label, frame.label)
+
+
+def test_a_labelled_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(OutputError, match="name a folder that can be"):
+        write_labelled_folder(SyntheticOptions(width=32, height=32, seconds=0.04), tmp_path / "taken")
 
 
 def _rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
