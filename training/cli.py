@@ -53,6 +53,7 @@ def train(
     """Train a model from a recipe; killed or stopped, it goes on with --resume as if nothing had been."""
     _need_training("train")
     from training.recipe import read_recipe
+    from training.run import BEST
     from training.run import train as run
 
     settings = read_recipe(recipe, overrides or [])
@@ -61,7 +62,7 @@ def train(
         settings, data, folder, cache, resume=resume, skip_broken=skip_broken, devices=devices, nodes=nodes,
         say=typer.echo,
     )  # fmt: skip
-    typer.echo(f"done: {last}; next: roadlens export {folder / 'best.ckpt'} -o {settings.name}.onnx")
+    typer.echo(f"done: {last}; next: roadlens export {folder / BEST} -o {settings.name}.onnx")
 
 
 def evaluate(

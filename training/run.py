@@ -24,7 +24,7 @@ from training.checkpoint import AtomicCheckpointIO, check_same_recipe
 from training.data.cityscapes_pairs import load_pairs
 from training.models import build_model
 from training.models.encoder import load_encoder
-from training.recipe import Recipe, recipe_as_dict
+from training.recipe import PSPNetSettings, Recipe, recipe_as_dict
 from training.segmentation import SegmentationTask
 
 LAST = "last.ckpt"
@@ -164,14 +164,24 @@ def train(
     task = SegmentationTask(model, recipe, fit, dev)
     journal = Journal(output / "metrics.jsonl", recipe.steps, recipe.batch, say, recipe.report_every)
     trainer = _make_trainer(recipe, output, [journal, Checkpoints(output, recipe.checkpoint_every)], devices, nodes)
-    if recipe.batch < trainer.world_size:
-        raise UsageError(f"batch = {recipe.batch} leaves some of the {trainer.world_size} devices without a picture")
+    # Batch norm of the 1×1 level of pyramid pooling has a single value a picture, and needs two to see a spread.
+    least = (2 if isinstance(recipe.model, PSPNetSettings) else 1) * trainer.world_size
+    if recipe.batch < least:
+        raise UsageError(
+            f"batch = {recipe.batch} is too small for {type(model).__name__} on {trainer.world_size} devices; "
+            f"give batch={least} or more"
+        )
     try:
         trainer.fit(task, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     except torch.cuda.OutOfMemoryError:
         raise UsageError(
             f"batch = {recipe.batch} does not fit into the GPU's memory; try batch={max(recipe.batch // 2, 1)}"
         ) from None
+    except SystemExit:
+        # Lightning ends the program on Ctrl-C; what that means is for the command line to say.
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
     return last
 
 
@@ -187,15 +197,19 @@ def _make_trainer(
     recipe: Recipe, output: Path, callbacks: list[L.Callback], devices: int | None, nodes: int
 ) -> L.Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    # Iterating a map-style dev set without workers is meant: the data lies in memory.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for known in (
+        "does not have many workers",  # meant: the data lies in memory
+        "It is recommended to use `self.log",  # the dev scores are those of all processes already
+        "isinstance.treespec, LeafSpec",  # Lightning's own business with torch
+    ):
+        warnings.filterwarnings("ignore", message=f".*{known}.*")
     several_gpus = torch.cuda.is_available() and (devices or torch.cuda.device_count()) * nodes > 1
     return L.Trainer(
         max_steps=recipe.steps,
         max_epochs=-1,
         precision=recipe.precision,
         gradient_clip_val=recipe.optimizer.gradient_clip,
-        val_check_interval=recipe.evaluate_every,
+        val_check_interval=min(recipe.evaluate_every, recipe.steps),
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         callbacks=[LearningRateMonitor("step"), *callbacks],

@@ -94,7 +94,7 @@ class SegmentationTask(L.LightningModule):
             self.views, len(self.views.photos), self.recipe.batch, self.recipe.seed, self.trainer.global_step,
             self.recipe.steps, self.trainer.global_rank, self.trainer.world_size, self.recipe.workers,
         )  # fmt: skip
-        return DataLoader(batches, batch_size=None)
+        return DataLoader(batches, batch_size=None, pin_memory=self.device.type == "cuda")
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """The pairs set aside; with several processes each takes its share, and the counts are added up."""
@@ -134,6 +134,10 @@ class SegmentationTask(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.confusion[:] = 0
+        if self.trainer.world_size > 1:
+            # Batch norm's statistics differ by process; all are to evaluate the model that the first one saves.
+            for buffer in self.average.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _index: int) -> None:
         pictures, labels = batch

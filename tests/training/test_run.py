@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 from engines.errors import ModelError, OutputError, UsageError
 from tests.training.conftest import TINY_UNET
 from training.checkpoint import AtomicCheckpointIO, load_model, stored_recipe
+from training.data.cityscapes_pairs import load_pairs
+from training.evaluation import Scores, count, open_predictor
 from training.recipe import PSPNetSettings, Recipe, override
 from training.run import train
 
@@ -82,6 +85,25 @@ def _silent(_: str) -> None:
     pass
 
 
+@pytest.mark.slow
+def test_two_processes_score_the_model_that_is_saved(pairs_folder: Path, tmp_path: Path) -> None:
+    # Lightning starts the second process by running the script again, so it has to be a file.
+    script = tmp_path / "two.py"
+    script.write_text(SCRIPT.replace("Path(output), ", "Path(output), devices=2, "))
+    command = [sys.executable, str(script), "unet", str(pairs_folder), str(tmp_path / "run")]
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": root})
+    assert done.returncode == 0, done.stderr
+    lines = journal(tmp_path / "run")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]  # each once, and two evaluations
+    pairs = load_pairs(pairs_folder, "dev")  # two pairs, one for each process
+    with open_predictor(str(tmp_path / "run/last.ckpt"), "fp32") as predictor:
+        whole, _ = count(predictor.predict, pairs, 19)
+    scores = Scores.from_confusion(whole.sum(0))
+    assert lines[-1]["dev/mean_iou"] == pytest.approx(scores.mean_iou, abs=2e-4)
+    assert lines[-1]["dev/accuracy"] == pytest.approx(scores.accuracy, abs=2e-4)
+
+
 def test_a_checkpoint_knows_its_recipe_and_gives_the_average(tiny_run: Path) -> None:
     model, recipe = load_model(tiny_run / "last.ckpt")
     assert recipe.name == "tiny-unet"
@@ -95,6 +117,11 @@ def test_a_checkpoint_knows_its_recipe_and_gives_the_average(tiny_run: Path) -> 
 def test_an_old_run_is_not_overwritten(tiny_run: Path, pairs_folder: Path) -> None:
     with pytest.raises(UsageError, match="--resume"):
         train(TINY["unet"], pairs_folder, tiny_run)
+
+
+def test_too_small_a_batch_is_refused(pairs_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="batch = 1 is too small for PSPNet on 1 devices; give batch=2 or more"):
+        train(override(TINY["pspnet"], ["batch=1"]), pairs_folder, tmp_path / "run")
 
 
 def test_another_recipes_run_is_not_resumed(tiny_run: Path, pairs_folder: Path) -> None:

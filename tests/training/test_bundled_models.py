@@ -1,0 +1,47 @@
+"""The shipped models, measured from the packaged files through the engines people run them with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import engines.bundled
+from engines.spec import read_spec
+from training.data.cityscapes_pairs import load_pairs
+from training.evaluation import evaluate, open_predictor
+
+PAIRS = Path(__file__).parents[3] / "shared" / "data" / "cityscapes_pairs"
+ON_DISK = pytest.mark.skipif(not PAIRS.is_dir(), reason="needs the Cityscapes pairs beside the checkout")
+
+
+def test_the_unet_ships_with_its_quantised_twin_and_a_card() -> None:
+    path = engines.bundled.resolve("cityscapes-unet")
+    assert engines.bundled.int8_file(path).is_file()
+    assert path.stat().st_size < 15_000_000
+    card = path.with_suffix(".md").read_text()
+    for wanted in ("Cityscapes", "non-commercial", "val", "known failures"):
+        assert wanted.lower() in card.lower()
+    assert any(m.name == "mean_iou" and m.split == "val" for m in read_spec(path).metrics)
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+@ON_DISK
+def test_the_unet_keeps_its_figures_on_val_in_every_precision() -> None:
+    pairs = load_pairs(PAIRS, "val")
+    found = {}
+    for precision in ("fp32", "auto", "int8"):
+        with open_predictor("cityscapes-unet", precision) as predictor:
+            result = evaluate(
+                predictor.predict, pairs, model=predictor.name, backend=predictor.backend,
+                precision=predictor.precision, split="val",
+            )  # fmt: skip
+            found[precision] = result
+    assert found["fp32"].precision == "fp32"
+    assert found["fp32"].mean_iou >= 0.40
+    assert all(c.iou is not None and c.iou > 0 for c in found["fp32"].classes), "no class at zero"
+    assert found["auto"].mean_iou >= found["fp32"].mean_iou - 0.003
+    assert found["int8"].mean_iou >= found["fp32"].mean_iou - 0.010
+    stated = next(m for m in read_spec(engines.bundled.resolve("cityscapes-unet")).metrics if m.name == "mean_iou")
+    assert found["fp32"].mean_iou == pytest.approx(stated.value, abs=0.002), "the card says what is measured"
