@@ -15,7 +15,11 @@ from engines.errors import UsageError
 
 data_app = typer.Typer(help="Check, look at and fetch training data.", no_args_is_help=True, rich_markup_mode=None)
 
-DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the data set, with train/ and val/.")]
+DataFolder = Annotated[
+    Path, typer.Option("--data", help="Folder of the pairs (train/, val/) or of Cityscapes (leftImg8bit/, gtFine/).")
+]
+    Path, typer.Option("--data", help="Folder of the pairs (train/, val/) or of Cityscapes (leftImg8bit/, gtFine/).")
+]
 Cache = Annotated[Path | None, typer.Option("--cache", help="Keep decoded data here (270 MB a thousand pairs).")]
 SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave unreadable pictures out, and name them.")]
 RecipeOption = Annotated[
@@ -85,14 +89,18 @@ def evaluate(
 
     if model.endswith(".ckpt"):
         _need_training("eval with a checkpoint")
-    from training.data.cityscapes_pairs import load_pairs
+    from training.data import load_split, recognise
+    from training.data.cityscapes_pairs import SIDE
     from training.evaluation import evaluate as score
     from training.evaluation import open_predictor
     from training.recipe import read_recipe
 
     stated = read_recipe(recipe) if recipe else None
     with open_predictor(model, precision, recipe=stated) as predictor:
-        pairs = load_pairs(data, split, cache, skip_broken=skip_broken, say=_complain)
+        data_set = recognise(data)
+        # The pairs come in one size, to which a class map of another is brought; Cityscapes is read at the model's.
+        size = (SIDE, SIDE) if data_set == "cityscapes-pairs" else (predictor.height, predictor.width)
+        pairs = load_split(data_set, data, split, *size, cache, skip_broken=skip_broken, say=_complain)
         result = score(
             predictor.predict, pairs, model=predictor.name, backend=predictor.backend, precision=predictor.precision,
             split=split,

@@ -17,7 +17,7 @@ import engines
 from engines.classes import CITYSCAPES_CLASSES, IGNORE
 from engines.errors import ModelError, UsageError
 from engines.spec import Metric
-from training.data.cityscapes_pairs import MAX_COLOR_DISTANCE, Pairs, edge_band
+from training.data.cityscapes_pairs import Pairs, edge_band
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -29,10 +29,7 @@ UInt8 = NDArray[np.uint8]
 Predict = Callable[[UInt8], UInt8]
 """(N, H, W, 3) uint8 RGB → (N, h, w) uint8 class ids, the whole picture squashed into h×w."""
 
-PROTOCOL = (
-    f"19 classes, one confusion matrix over the split, no test-time augmentation; labels by nearest palette colour, "
-    f"further than {MAX_COLOR_DISTANCE:g} or void ignored"
-)
+PROTOCOL = "19 classes, one confusion matrix over the split, no test-time augmentation"
 BATCH = 8
 
 
@@ -203,7 +200,8 @@ def evaluate(
     mean_iou_interval, accuracy_interval = bootstrap(whole)
     shares = total.sum(1) / max(total.sum(), 1)
     return Evaluation(
-        model=model, backend=backend, precision=precision, split=split, pictures=len(pairs), protocol=PROTOCOL,
+        model=model, backend=backend, precision=precision, split=split, pictures=len(pairs),
+        protocol=f"{PROTOCOL}; {pairs.protocol}",
         mean_iou=scores.mean_iou, mean_iou_interval=mean_iou_interval,
         accuracy=scores.accuracy, accuracy_interval=accuracy_interval,
         mean_iou_without_band=without.mean_iou, accuracy_without_band=without.accuracy,
@@ -231,12 +229,14 @@ def read_evaluation(path: Path) -> Evaluation:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model ready to be evaluated, and how it computes."""
+    """A model ready to be evaluated, how it computes, and the size it is made for."""
 
     predict: Predict
     name: str
     backend: str
     precision: str
+    height: int
+    width: int
 
 
 @contextlib.contextmanager
@@ -272,6 +272,6 @@ def open_predictor(
             future: Future[list[Prediction]] = engine.submit([i.astype(np.uint8, copy=False) for i in inputs])
             return np.stack([p.class_map for p in future.result() if p.class_map is not None])
 
-        yield Predictor(predict, spec.name, engine.backend, engine.precision)
+        yield Predictor(predict, spec.name, engine.backend, engine.precision, spec.height, spec.width)
     finally:
         engine.close()

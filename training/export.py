@@ -35,6 +35,7 @@ MAX_LOGIT_ERROR = 1e-3
 MIN_CLASS_MAP_AGREEMENT = 0.999
 
 _SCORES = "scores"
+_DATA = {"cityscapes-pairs": "Cityscapes image pairs (pix2pix / Kaggle)", "cityscapes": "Cityscapes gtFine"}
 
 
 class ExportedSegmenter(nn.Module):
@@ -82,13 +83,14 @@ def cityscapes_spec(
     confidence: bool = False,
     metrics: tuple[Metric, ...] = (),
 ) -> ModelSpec:
-    """What a model trained on the Cityscapes pairs says about itself."""
+    """What a model trained on Cityscapes, or on the image pairs made from it, says about itself."""
     outputs: dict[OutputRole, str] = {"class_map": "class_map"}
     if confidence:
         outputs["confidence"] = "confidence"
     return ModelSpec(
         name=recipe.name, version=version, task="segmentation", height=height, width=width, classes=CITYSCAPES_CLASSES,
-        outputs=outputs, training_data=f"Cityscapes image pairs (pix2pix / Kaggle), part {recipe.split!r} of train",
+        outputs=outputs,
+        training_data=f"{_DATA[recipe.data]}, part {recipe.split!r} of train, {recipe.width}×{recipe.height}",
         licence="weights trained on Cityscapes: non-commercial research and teaching only (cityscapes-dataset.com)",
         metrics=metrics,
     )  # fmt: skip

@@ -35,4 +35,4 @@ def checkpoint_predictor(path: Path, precision: str, recipe: Recipe | None = Non
         class_map: NDArray[np.uint8] = found.to(torch.uint8).cpu().numpy()
         return class_map
 
-    return Predictor(predict, recipe.name, "torch", "bf16" if half else "fp32")
+    return Predictor(predict, recipe.name, "torch", "bf16" if half else "fp32", recipe.height, recipe.width)

@@ -16,6 +16,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 Whole = Annotated[int, msgspec.Meta(ge=0)]
 Rate = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+DataName = Literal["cityscapes-pairs", "cityscapes"]
 EncoderName = Literal["mobilenet_v2", "resnet18", "resnet50"]
 
 
@@ -74,16 +75,18 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """One run.
 
     `steps` counts optimizer steps of `batch` pictures each, over all processes together. `split` is the part of the
-    data that is trained on: `fit` leaves out every twentieth pair, on which (`dev`) epochs and settings are chosen;
-    `train` is both. `frozen_stages` of the encoder's five are not trained; `freeze_encoder_norm` keeps the statistics
+    data that is trained on, at `height` × `width` pixels: `fit` leaves out every twentieth pair, on which (`dev`)
+    epochs and settings are chosen; `train` is both. `frozen_stages` of the encoder's five are not trained; `freeze_encoder_norm` keeps the statistics
     of its batch norm. `ema_decay` is that of the moving average of the weights, which is what gets evaluated and
     exported. `workers` threads prepare views.
     """
 
     name: str
-    data: Literal["cityscapes-pairs"]
+    data: DataName
     model: ModelSettings
     steps: Positive
+    height: Positive = 256
+    width: Positive = 256
     task: Literal["segmentation"] = "segmentation"
     batch: Positive = 16
     evaluate_every: Positive = 500

@@ -21,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from engines.classes import CITYSCAPES_CLASSES
 from engines.errors import OutputError, UsageError
 from training.checkpoint import AtomicCheckpointIO, check_same_recipe
-from training.data.cityscapes_pairs import load_pairs
+from training.data import load_split
 from training.models import build_model
 from training.models.encoder import load_encoder
 from training.recipe import PSPNetSettings, Recipe, recipe_as_dict
@@ -160,7 +160,9 @@ def train(
     model = build_model(recipe.model, len(CITYSCAPES_CLASSES))
     if recipe.encoder_weights is not None and not last.exists():
         load_encoder(model.encoder, recipe.encoder_weights)
-    fit, dev = (load_pairs(data, s, cache, skip_broken=skip_broken, say=say) for s in (recipe.split, "dev"))
+    size = (recipe.height, recipe.width)
+    fit = load_split(recipe.data, data, recipe.split, *size, cache, skip_broken=skip_broken, say=say)
+    dev = load_split(recipe.data, data, "dev", *size, cache, skip_broken=skip_broken, say=say)
     task = SegmentationTask(model, recipe, fit, dev)
     journal = Journal(output / "metrics.jsonl", recipe.steps, recipe.batch, say, recipe.report_every)
     trainer = _make_trainer(recipe, output, [journal, Checkpoints(output, recipe.checkpoint_every)], devices, nodes)

@@ -83,7 +83,7 @@ class SegmentationTask(L.LightningModule):
         weights = class_balance(frequencies, recipe.loss.balance_power, recipe.loss.balance_limit)
         self.register_buffer("class_weights", weights, persistent=False)
         self.class_weights: Tensor
-        labels = np.stack([ignore_doubtful_pixels(label) for label in fit.labels])
+        labels = np.stack([ignore_doubtful_pixels(label) for label in fit.labels]) if fit.blurred else fit.labels
         self.views = RandomViews(fit.photos, labels, recipe.augmentation)
         self.confusion = np.zeros((len(CITYSCAPES_CLASSES),) * 2, np.int64)
 

@@ -34,7 +34,7 @@ MODELS: dict[str, ModelSettings] = {
     "pspnet-plain": PSPNetSettings(stride=8, detail=False),
     "pspnet-resnet50": PSPNetSettings(encoder="resnet50", stride=8, detail=True),
 }
-EXPORTED = ["unet", "pspnet", "pspnet-plain"]
+EXPORTED = ["unet", "pspnet", pytest.param("pspnet-plain", marks=pytest.mark.slow)]
 
 
 def make(name: str) -> Segmenter:

@@ -151,14 +151,18 @@ class Pairs:
     """A split held in memory.
 
     Attributes:
-        photos: (N, 256, 256, 3) uint8, RGB.
-        labels: (N, 256, 256) uint8 trainIds as `decode_label` gives them, 255 ignored.
+        photos: (N, H, W, 3) uint8, RGB.
+        labels: (N, H, W) uint8 trainIds, 255 ignored.
         names: file names, in the order of the arrays.
+        blurred: whether the labels went through a resize and JPEG, so that some pixels are in doubt.
+        protocol: where the labels come from, for people.
     """
 
     photos: UInt8
     labels: UInt8
     names: tuple[str, ...]
+    blurred: bool = True
+    protocol: str = f"labels by nearest palette colour, further than {MAX_COLOR_DISTANCE:g} or void ignored"
 
     def __len__(self) -> int:
         return len(self.names)
