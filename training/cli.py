@@ -18,8 +18,6 @@ data_app = typer.Typer(help="Check, look at and fetch training data.", no_args_i
 DataFolder = Annotated[
     Path, typer.Option("--data", help="Folder of the pairs (train/, val/) or of Cityscapes (leftImg8bit/, gtFine/).")
 ]
-    Path, typer.Option("--data", help="Folder of the pairs (train/, val/) or of Cityscapes (leftImg8bit/, gtFine/).")
-]
 Cache = Annotated[Path | None, typer.Option("--cache", help="Keep decoded data here (270 MB a thousand pairs).")]
 SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave unreadable pictures out, and name them.")]
 RecipeOption = Annotated[
