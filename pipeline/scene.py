@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from engines.classes import CITYSCAPES_CLASSES
 from pipeline.frame import Box
-from pipeline.scene_models import Color, Figure, cyclist, pedestrian, vehicle
+from pipeline.scene_models import CORNERS, Color, Figure, cyclist, pedestrian, vehicle
 from pipeline.scene_textures import (
     GROUND_HALF_WIDTH,
     GROUND_PERIOD,
@@ -76,8 +76,14 @@ CLASS = {info.name: info.id for info in CITYSCAPES_CLASSES}
 CAMERA_HEIGHT = 1.4
 NEAR = 2.0
 """Metres; what is nearer is not drawn."""
+LARGE = 40_000
+"""Pixels from which on plants are placed to whole pixels."""
+PLAIN = 90.0
+"""Metres from which on the ends of houses are of one colour."""
 COARSE = 0.018
 """Metres a pixel from which on a vehicle is drawn with few faces."""
+LIGHT: dict[int, float] = {1: 0.97, -1: 0.88}
+"""Brightness of the house fronts of either side."""
 FIRST_THING = 32
 """Slots below are class ids of what is not counted; from here on each thing in sight has one of its own."""
 
@@ -210,6 +216,7 @@ class _Canvas:
         self.picture = np.empty((height, width, 4), np.uint8)
         self.slots = np.empty((height, width), np.uint8)
         self._centre = np.array((width / 2, horizon), np.float32)
+        self._left, self._right = 0, width
         self._things: list[tuple[int, int, tuple[int, int, int, int]]] = []
 
     def thing(self, class_name: str, track: int, region: tuple[int, int, int, int]) -> int | None:
@@ -218,6 +225,14 @@ class _Canvas:
             return None
         self._things.append((CLASS[class_name], track, region))
         return FIRST_THING + len(self._things) - 1
+
+    def clip(self, side: int, limit: float) -> None:
+        """Let surfaces and plants reach only so far out on one side (X/Z); infinite: as far as the picture."""
+        self._left, self._right = 0, self.width
+        if side > 0 and limit < math.inf:
+            self._right = min(math.ceil(self.width / 2 + limit * self.focal) + 1, self.width)
+        elif limit < math.inf:
+            self._left = max(math.floor(self.width / 2 - limit * self.focal) - 1, 0)
 
     def label(self) -> Picture:
         """(H, W) uint8 class ids."""
@@ -242,8 +257,8 @@ class _Canvas:
     def region(self, pixels: NDArray[np.floating], margin: int = 1) -> tuple[int, int, int, int] | None:
         """The part of the picture (x1, y1, x2, y2; exclusive) that holds these points, or None."""
         left, top, width, height = cv2.boundingRect(pixels.astype(np.float32))
-        x1, y1 = max(left - margin, 0), max(top - margin, 0)
-        x2, y2 = min(left + width + margin, self.width), min(top + height + margin, self.height)
+        x1, y1 = max(left - margin, self._left), max(top - margin, 0)
+        x2, y2 = min(left + width + margin, self._right), min(top + height + margin, self.height)
         return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
     def polygon(self, pixels: NDArray[np.floating], color: Color | None, slot: int | None) -> None:
@@ -313,8 +328,7 @@ class _Canvas:
         rim_pixels = ((quad if outline is None else outline) - corner) * 16
         cv2.fillConvexPoly(inside, rim_pixels.astype(np.int32), 255, cv2.LINE_8, _SUBPIXEL)
         warped = cv2.warpPerspective(texture, matrix, inside.shape[::-1], flags=cv2.INTER_LINEAR)
-        cv2.copyTo(warped, inside, self.picture[y1:y2, x1:x2])
-        np.copyto(self.slots[y1:y2, x1:x2], slot, where=inside.view(np.bool_))
+        self._stamp(region, as_picture(warped), inside, slot)
 
     def plant(self, plant: Plant, x: float, z: float, height: float, slot: int) -> None:
         """A plant of some metres' height, standing on the ground."""
@@ -322,7 +336,7 @@ class _Canvas:
         foot_u, foot_v = self.width / 2 + x * scale, self.horizon + CAMERA_HEIGHT * scale
         for sprite in plant:
             left, right, top, bottom = (share * height * scale for share in sprite.place)
-            x1, x2 = max(math.floor(foot_u + left), 0), min(math.ceil(foot_u + right), self.width)
+            x1, x2 = max(math.floor(foot_u + left), self._left), min(math.ceil(foot_u + right), self._right)
             y1, y2 = max(math.floor(foot_v - top), 0), min(math.ceil(foot_v - bottom), self.height)
             if x1 >= x2 or y1 >= y2:
                 continue
@@ -330,12 +344,53 @@ class _Canvas:
             level = min(math.floor(math.log2(max(rows / (top - bottom), 1))), len(sprite.levels) - 1)
             colors = _hazy_sprite(sprite, level, round(32 * haze(z)))
             step_u, step_v = (right - left) / colors.shape[1], (top - bottom) / colors.shape[0]
-            move_u, move_v = foot_u + left + step_u / 2 - 0.5 - x1, foot_v - top + step_v / 2 - 0.5 - y1
-            matrix = np.array(((step_u, 0, move_u), (0, step_v, move_v)))
-            warped = cv2.warpAffine(colors, matrix, (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR)
-            opaque = cv2.threshold(cv2.extractChannel(warped, 3), 127, 255, cv2.THRESH_BINARY)[1]
-            cv2.copyTo(warped, opaque, self.picture[y1:y2, x1:x2])
-            np.copyto(self.slots[y1:y2, x1:x2], slot, where=opaque.view(np.bool_))
+            u, v = foot_u + left, foot_v - top
+            if (x2 - x1) * (y2 - y1) > LARGE:
+                # Twice as fast, but to whole pixels: what is this large moves by many from frame to frame.
+                a, b = math.floor((x1 - u) / step_u), math.ceil((x2 - u) / step_u)
+                c, d = math.floor((y1 - v) / step_v), math.ceil((y2 - v) / step_v)
+                a, b, c, d = max(a, 0), min(b, colors.shape[1]), max(c, 0), min(d, colors.shape[0])
+                u1, u2, v1, v2 = (round(w) for w in (u + a * step_u, u + b * step_u, v + c * step_v, v + d * step_v))
+                scaled = cv2.resize(colors[c:d, a:b], (max(u2 - u1, 1), max(v2 - v1, 1)))
+                x1, y1, x2, y2 = max(x1, u1), max(y1, v1), min(x2, u2), min(y2, v2)
+                cut = scaled[y1 - v1 : y2 - v1, x1 - u1 : x2 - u1]
+            else:
+                matrix = np.array(((step_u, 0, u + step_u / 2 - 0.5 - x1), (0, step_v, v + step_v / 2 - 0.5 - y1)))
+                cut = cv2.warpAffine(colors, matrix, (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR)
+            if cut.size:
+                opaque = cv2.threshold(cv2.extractChannel(cut, 3), 127, 255, cv2.THRESH_BINARY)[1]
+                self._stamp((x1, y1, x2, y2), as_picture(cut), as_picture(opaque), slot)
+
+    def _stamp(self, region: tuple[int, int, int, int], picture: Picture, mask: Picture, slot: int) -> None:
+        """Copy a picture and a slot into a region where the mask is set."""
+        x1, y1, x2, y2 = region
+        cv2.copyTo(picture, mask, self.picture[y1:y2, x1:x2])
+        cv2.copyTo(np.full(mask.shape, slot, np.uint8), mask, self.slots[y1:y2, x1:x2])
+
+
+class _Rows:
+    """The house fronts of one side, from near to far, and what they hide.
+
+    Directions are tangents: X/Z outwards and up.
+    """
+
+    def __init__(self, side: Side, reach: float) -> None:
+        self.side, self.reach = side, reach
+        self.walls: list[tuple[float, float, float]] = []
+
+    def add(self, far: float, near: float, top: float) -> None:
+        """A front that is seen from direction `far` out to `near`, at least up to `top`; signed X/Z."""
+        inner, outer = self.side * far, self.side * near
+        if self.walls and abs(self.walls[-1][0] - outer) < 1e-3:  # next door
+            _, outer, before = self.walls[-1]
+            self.walls.append((inner, outer, min(top, before)))
+        else:
+            self.walls.append((inner, outer, top))
+
+    def limit(self, top: float) -> float:
+        """What reaches up to `top` and stands beyond all fronts so far is hidden farther out than this direction."""
+        hiding = (inner for inner, outer, high in self.walls if outer >= self.reach and high >= top)
+        return min(hiding, default=math.inf)
 
 
 class _Backdrop:
@@ -469,40 +524,39 @@ class _View:
     # Beside the street
 
     def _plots(self, side: Side) -> Iterator[tuple[float, Callable[[], None]]]:
-        walls: list[tuple[float, float, float]] = []
-        before: tuple[float, float] = (0.0, 0.0)
+        rows = _Rows(side, 0.5 * self.canvas.width / self.canvas.focal)
         for plot in self.world.plots(self.s, side):
-            greens = [green for green in plot.greens if not self._hidden(green, walls)]
-            gable = True
-            if plot.house:
-                paint = self.paint.houses[plot.house.style % len(self.paint.houses)]
-                height = paint.front.height + (paint.roof.height if paint.roof else 0)
-                gable = plot.house.start > before[0] + 0.01 or height > before[1]
-                before = (plot.house.end, paint.front.height)
-                far = plot.house.end - self.s
-                if far > NEAR:
-                    edge = abs(self.across(plot.house.end, plot.house.x)) / far
-                    start = max(plot.house.start - self.s, 1.0)
-                    outer = abs(self.across(plot.house.start, plot.house.x)) / start
-                    walls.append((edge, outer, (paint.front.height - CAMERA_HEIGHT) / far))
-            if plot.end - self.s > NEAR:
-                yield plot.end - self.s, partial(self._plot, plot, greens, gable)
+            far = plot.end - self.s
+            if far < NEAR:
+                continue
+            # what the houses before this one leave to see, of each thing beyond
+            greens = [
+                (green, rows.limit((green.height - CAMERA_HEIGHT) / (green.s - self.s)))
+                for green in plot.greens
+                if green.s - self.s > NEAR
+            ]
+            gable = 0.0
+            if house := plot.house:
+                paint = self.paint.houses[house.style % len(self.paint.houses)]
+                ends = [(max(s - self.s, 1.0), self.across(s, house.x)) for s in (house.start, house.end)]
+                gable = rows.limit((paint.gable.height - CAMERA_HEIGHT) / ends[0][0])
+                rows.add(
+                    ends[1][1] / ends[1][0], ends[0][1] / ends[0][0], (paint.front.height - CAMERA_HEIGHT) / ends[1][0]
+                )
+            yield far, partial(self._plot, plot, greens, gable)
 
-    def _hidden(self, green: Green, walls: Sequence[tuple[float, float, float]]) -> bool:
-        """Whether a single nearer house front on the same side covers it: nothing is gained by drawing it."""
-        z = green.s - self.s
-        if z < NEAR:
-            return True
-        x, radius = abs(self.across(green.s, green.x)), 0.4 * green.height
-        inner, outer, top = (x - radius) / z, (x + radius) / z, (green.height - CAMERA_HEIGHT) / z
-        return any(inner > a and outer < b and top < c for a, b, c in walls)
-
-    def _plot(self, plot: Plot, greens: Sequence[Green], gable: bool) -> None:
-        for green in greens:
+    def _plot(self, plot: Plot, greens: Sequence[tuple[Green, float]], gable: float) -> None:
+        canvas, side = self.canvas, int(math.copysign(1, plot.x))
+        for green, limit in greens:
+            canvas.clip(side, limit)
             self._green(green)
         if plot.house:
-            self._house(plot.house, gable)
-        inset = plot.x + math.copysign(0.15, plot.x)
+            canvas.clip(side, gable)
+            self._gable(plot.house)
+            canvas.clip(side, math.inf)
+            self._house(plot.house)
+        canvas.clip(side, math.inf)
+        inset = plot.x + side * 0.15
         if plot.front == "fence":
             self._fence(plot.start, plot.end, inset)
         elif plot.front != "none":
@@ -515,13 +569,10 @@ class _View:
             kinds = self.paint.trees if green.height > 2.5 else self.paint.bushes
             self.canvas.plant(kinds[green.style % len(kinds)], x, z, green.height, CLASS["vegetation"])
 
-    def _house(self, house: House, gable: bool) -> None:
+    def _house(self, house: House) -> None:
+        """Roof and front."""
         paint = self.paint.houses[house.style % len(self.paint.houses)]
-        light = 0.97 if house.side > 0 else 0.88
-        eaves, z = paint.front.height, house.start - self.s
-        x = self.across(house.start, house.x)
-        if gable and not self.outside(x, z, 0):
-            self._gable(paint, x, z, house.side, light)
+        eaves, light = paint.front.height, LIGHT[house.side]
         # A roof shows only where it is steeper than the line of sight over the eaves.
         steepness = paint.roof.height / ROOF_DEPTH if paint.roof else 0.0
         sight = max(abs(self.across(house.start, house.x)), abs(self.across(house.end, house.x)))
@@ -531,18 +582,25 @@ class _View:
             self._panel(paint.roof, house.start, house.end, edges, heights, CLASS["building"], light)
         self._panel(paint.front, house.start, house.end, (house.x, house.x), (eaves, 0), CLASS["building"], light)
 
-    def _gable(self, paint: HousePaint, x: float, z: float, side: Side, light: float) -> None:
+    def _gable(self, house: House) -> None:
         """The end of a house that looks towards the camera."""
-        wall = paint.gable
+        canvas, paint = self.canvas, self.paint.houses[house.style % len(self.paint.houses)]
+        z, x, wall = house.start - self.s, self.across(house.start, house.x), paint.gable
+        if self.outside(x, z, 0):
+            return
         rise = paint.roof.height if paint.roof else 0.0
-        x1, x2 = sorted((x, x + side * wall.width))
+        slant = ROOF_DEPTH if paint.roof else 0.0
+        x1, x2 = sorted((x, x + house.side * wall.width))
         high, eaves = CAMERA_HEIGHT - wall.height, CAMERA_HEIGHT - wall.height + rise
         quad = np.array(((x1, high, z), (x2, high, z), (x2, CAMERA_HEIGHT, z), (x1, CAMERA_HEIGHT, z)))
-        slant = ROOF_DEPTH if paint.roof else 0.0
         top = np.array(((x1, eaves, z), (x1 + slant, high, z), (x2 - slant, high, z), (x2, eaves, z)))
-        canvas = self.canvas
         outline = canvas.project(np.concatenate([top, quad[2:]]))
-        canvas.surface(wall, (0, 1), canvas.project(quad), z, CLASS["building"], 0.82 * light, outline)
+        light = 0.82 * LIGHT[house.side]
+        if z < PLAIN:
+            canvas.surface(wall, (0, 1), canvas.project(quad), z, CLASS["building"], light, outline)
+        elif canvas.region(outline):
+            r, g, b = (round(value * light) for value in wall.mean)
+            canvas.polygon(outline, hazed((r, g, b), z), CLASS["building"])
 
     def _panel(
         self,
@@ -641,26 +699,24 @@ class _View:
         self._shadow(place, turn, solid.width / 2, solid.length / 2)
         pixel = max(z - solid.length / 2, 1.0) / canvas.focal
         solid = vehicle(placed.kind, coarse=pixel > COARSE)
-        seen = solid.worth > pixel**2
-        seen &= solid.normal @ (turn @ -place) > solid.offset
-        corners = solid.corners[seen] @ turn + place
-        ahead = corners[..., 2].min(1, initial=np.inf) > 0.5
-        if not ahead.all():
-            corners, seen = corners[ahead], np.flatnonzero(seen)[ahead]
+        seen = np.flatnonzero((solid.worth > pixel**2) & (solid.normal @ (turn @ -place) > solid.offset))
+        corners = (solid.corners[seen].reshape(-1, 3) @ turn + place).reshape(-1, CORNERS, 3)
+        if z - solid.length / 2 < 1:
+            ahead = corners[..., 2].min(1) > 0.5
+            corners, seen = corners[ahead], seen[ahead]
         pixels = canvas.project(corners)
         region = canvas.region(pixels.reshape(-1, 2)) if len(pixels) else None
-        slot = (
-            canvas.thing(placed.kind if placed.kind in ("truck", "bus") else "car", placed.track, region)
-            if region
-            else None
-        )
+        name = placed.kind if placed.kind in ("truck", "bus") else "car"
+        slot = canvas.thing(name, placed.track, region) if region else None
         if slot is None:
             return
-        share = solid.paint[seen, None]
-        color = solid.color[seen] * (1 - share) + np.array(placed.paint, np.float32) * share * solid.light[seen, None]
-        color = np.minimum(color, 255) * (1 - haze(z)) + np.array(HAZE, np.float32) * haze(z)
+        paint = np.array(placed.paint, np.float32)
+        color = np.minimum(solid.color[seen] + solid.paint[seen, None] * paint, 255)
+        color += (np.array(HAZE, np.float32) - color) * haze(z)
         fixed = (pixels * 16 - 8).astype(np.int32)
-        for polygon, tone, outline in zip(fixed, color.tolist(), solid.outline[seen].tolist(), strict=True):
+        faces = zip(fixed, solid.count[seen].tolist(), color.tolist(), solid.outline[seen].tolist(), strict=True)
+        for padded, count, tone, outline in faces:
+            polygon = padded[:count]
             cv2.fillConvexPoly(canvas.picture, polygon, tone, cv2.LINE_AA, _SUBPIXEL)
             if outline:
                 cv2.fillConvexPoly(canvas.slots, polygon, slot, cv2.LINE_8, _SUBPIXEL)

@@ -54,10 +54,9 @@ class Solid:
     """A vehicle's surface, drawn in order.
 
     Attributes:
-        corners: (P, CORNERS, 3) float32, anticlockwise seen from outside.
-        color: (P, 3) float32, already lit.
-        paint: (P,) float32: how much of the vehicle's own paint, lit, is mixed in; 1 = all.
-        light: (P,) float32: brightness of that paint.
+        corners: (P, CORNERS, 3) float32, anticlockwise seen from outside; the last one is repeated.
+        count: (P,) int, how many corners a face really has.
+        color: (P, 3) float32 and paint: (P,) float32: a face's colour is color + paint · the vehicle's own paint.
         normal: (P, 3) float32, outwards; offset: (P,) float32, normal · any corner.
         worth: (P,) float32: the face is worth drawing where a pixel is smaller than this many square metres.
         outline: (P,) bool: without these the silhouette would lack something; what lies on them need not be labelled.
@@ -65,9 +64,9 @@ class Solid:
     """
 
     corners: Float
+    count: NDArray[np.int_]
     color: Float
     paint: Float
-    light: Float
     normal: Float
     offset: Float
     worth: Float
@@ -97,7 +96,7 @@ def _area_vector(corners: Float) -> Float:
 class _Builder:
     def __init__(self, length: float, height: float) -> None:
         self.length, self.height = length, height
-        self.faces: list[tuple[Float, Color, float, float, bool]] = []
+        self.faces: list[tuple[Float, int, Color, float, float, bool]] = []
 
     def face(
         self,
@@ -122,7 +121,7 @@ class _Builder:
         _, up, forward = (normal / size).tolist()
         light *= 0.74 + 0.46 * max(up, 0.0) - 0.22 * max(-up, 0.0) + 0.1 * abs(forward)
         padded = np.concatenate([corners, np.repeat(corners[-1:], CORNERS - len(corners), 0)])
-        self.faces.append((padded, color, paint, light, outline))
+        self.faces.append((padded, len(points), color, paint, light, outline))
 
     def quad(
         self,
@@ -204,17 +203,17 @@ class _Builder:
                 self.face(corners, RUBBER, outline=True)
 
     def solid(self, width: float) -> Solid:
-        corners, colors, paints, lights, outlines = zip(*self.faces, strict=True)
+        corners, counts, colors, paints, lights, outlines = zip(*self.faces, strict=True)
         shape = np.stack(corners).astype(np.float32)
-        light = np.array(lights, np.float32)
+        light, paint = np.array(lights, np.float32), np.array(paints, np.float32)
         area = _area_vector(shape)
         size = np.linalg.norm(area, axis=1)
         normal = area / size[:, None]
         return Solid(
             corners=shape,
-            color=np.array(colors, np.float32) * np.clip(light, 0, 1.3)[:, None],
-            paint=np.array(paints, np.float32),
-            light=light,
+            count=np.array(counts),
+            color=np.array(colors, np.float32) * (np.clip(light, 0, 1.3) * (1 - paint))[:, None],
+            paint=paint * light,
             normal=normal,
             offset=(normal * shape[:, 0]).sum(1),
             worth=size / np.where(outlines, np.float32(0.6), np.float32(1.6)),

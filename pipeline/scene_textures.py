@@ -182,6 +182,12 @@ class Surface:
     height: float
     _smaller: dict[tuple[int, int], Picture] = field(default_factory=dict)
 
+    @property
+    def mean(self) -> Color:
+        """The colour it has from afar."""
+        r, g, b, _ = self.shrunk(16, 16).reshape(-1, 4).mean(0).round().astype(int).tolist()
+        return (r, g, b)
+
     def shrunk(self, across: int, down: int) -> Picture:
         """The picture with its width halved `across` times and its height `down` times, RGBA, with a rim of RIM
         pixels that repeats the edge (so that sampling at the very edge finds a neighbour)."""

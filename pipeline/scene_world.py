@@ -258,7 +258,7 @@ class World:
 
     def _parked(self, s: float, side: Side) -> Iterator[Vehicle]:
         crossings = [self._crossing(index) + STRIPES / 2 for index in cells(s - 60, s + SIGHT, CROSSING)]
-        for bay in cells(s - BAY, s + 105, BAY):
+        for bay in cells(s - BAY, s + 95, BAY):
             chance = chances(self.seed, 4, side + 1, bay)
             full = (0.05, 0.3, 0.85)[int(3 * chances(self.seed, 5, side + 1, bay // 9)[0])]
             at = (bay + 0.5) * BAY + 0.3 * (chance[1] - 0.5)
