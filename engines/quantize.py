@@ -205,6 +205,7 @@ def _run_nncf(model: onnx.ModelProto, pictures: list[UInt8], ignored: list[str])
             ),
         )
     _make_signed(quantized)
+    _drop_idle_quantizers(quantized)
     return quantized
 
 
@@ -293,44 +294,68 @@ def _class_maps(model: onnx.ModelProto, pictures: list[UInt8], precision: Precis
 
 
 def _restored(quantized: onnx.ModelProto, original: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:
-    """A copy in which these layers have the weights and the input that they had before."""
+    """A copy in which these layers have the weights that they had before, and inputs that were not quantised."""
     import onnx
 
     model = onnx.ModelProto()
     model.CopyFrom(quantized)
-    producers = {name: node for node in model.graph.node for name in node.output}
     constants = {weight.name: weight for weight in original.graph.initializer}
     before = {node.name: node for node in original.graph.node if node.name in names}
     present = {weight.name for weight in model.graph.initializer}
     for node in model.graph.node:
         if node.name not in before:
             continue
-        inputs = []
-        for place, name in enumerate(before[node.name].input):
-            if name in constants:
-                weight = onnx.TensorProto()
+        inputs = list(before[node.name].input)
+        for place, name in enumerate(inputs):
+            if name not in constants:
+                inputs[place] = node.input[place]
+                continue
+            inputs[place] = f"{name}/fp32"
+            if inputs[place] not in present:
+                weight = model.graph.initializer.add()
                 weight.CopyFrom(constants[name])
-                weight.name = f"{name}/fp32"
-                if weight.name not in present:
-                    model.graph.initializer.append(weight)
-                    present.add(weight.name)
-                inputs.append(weight.name)
-            else:
-                inputs.append(_before_quantizer(node.input[place], producers))
+                weight.name = inputs[place]
+                present.add(weight.name)
         del node.input[:]
         node.input.extend(inputs)
-    _drop_unused(model)
+    _drop_idle_quantizers(model)
     return model
+
+
+def _drop_idle_quantizers(model: onnx.ModelProto) -> None:
+    """Take out Q/DQ pairs that no int8 layer is behind: they cost accuracy and time, and gain nothing.
+
+    NNCF puts such pairs in front of additions and concatenations that feed only layers left in floating point.
+    """
+    producers = {name: node for node in model.graph.node for name in node.output}
+    constants = {weight.name for weight in model.graph.initializer}
+    feeds_int8: dict[str, bool] = {}  # tensor: an int8 layer, or another quantiser, reads it or what comes of it
+    for node in reversed(model.graph.node):
+        if node.op_type in WEIGHTED:
+            useful = _is_int8(node, producers, constants)
+        else:
+            useful = node.op_type == "QuantizeLinear" or any(feeds_int8.get(name, False) for name in node.output)
+        for place, name in enumerate(node.input):
+            if useful:
+                feeds_int8[name] = True
+            else:
+                node.input[place] = _before_quantizer(name, producers)
+    _drop_unused(model)
+
+
+def _is_int8(node: onnx.NodeProto, producers: dict[str, onnx.NodeProto], constants: set[str]) -> bool:
+    """Whether a layer's weights are quantised, or, of a product of two activations, both of them."""
+    sources = [producers[name] for name in node.input[:2] if name in producers]
+    dequantizers = [source for source in sources if source.op_type == "DequantizeLinear"]
+    return len(dequantizers) == 2 or any(source.input[0] in constants for source in dequantizers)
 
 
 def _before_quantizer(name: str, producers: dict[str, onnx.NodeProto]) -> str:
     """The tensor that went into the Q/DQ pair which `name` comes out of; `name` where there is none."""
-    for op_type in ("DequantizeLinear", "QuantizeLinear"):
-        node = producers.get(name)
-        if node is None or node.op_type != op_type:
-            return name
-        name = node.input[0]
-    return name
+    dequantizer = producers.get(name)
+    if dequantizer is None or dequantizer.op_type != "DequantizeLinear" or dequantizer.input[0] not in producers:
+        return name
+    return str(producers[dequantizer.input[0]].input[0])
 
 
 def _drop_unused(model: onnx.ModelProto) -> None:
