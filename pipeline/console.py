@@ -50,7 +50,7 @@ def run_session(config: Config, *, resume: bool = False, verbose: bool = False) 
             console.print(f"{model.name}: {engine.backend} {engine.precision} on {engine.device}", markup=False)
         with _stopped_by_signals(session.runtime, console), _progress(session, console) as poll:
             result = session.run(poll)
-        values = summary(session, result)
+    values = summary(session, result)
     if config.summary is not None:
         write_summary(config.summary, values)
     _print_result(console, session, result)
@@ -143,7 +143,7 @@ def _print_result(console: Console, session: Session, result: RunResult) -> None
     frames = sum(s.counts.emitted for s in result.streams)
     table = Table("stream", "frames in", "out", "dropped", "ended", "files")
     for s in result.streams:
-        files = "\n".join(str(p) for p in session.outputs.get(s.stream, []))
+        files = "\n".join(str(p) for p in session.files(s.stream))
         table.add_row(
             s.stream, str(s.counts.decoded), str(s.counts.emitted), str(sum(s.counts.dropped.values())), s.reason, files
         )

@@ -56,8 +56,10 @@ class JsonLinesFile:
         self.partial.replace(self.path)
 
     def close(self) -> None:
-        """Close the file where it is."""
+        """Close the file where it is; one in which nothing has been written goes."""
         self._lines.close()
+        if self.partial.exists() and self.partial.stat().st_size == 0:
+            self.partial.unlink()
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +277,11 @@ class Session:
                 _stopped_marker(files[0]).write_text(json.dumps({"frames": stream.counts.emitted}) + "\n")
         return result
 
+    def files(self, stream: str) -> list[Path]:
+        """The output files of a stream that there are: under the final name, or the partial one if it did not end well."""
+        found = [(path, partial_name(path)) for path in self.outputs.get(stream, [])]
+        return [partial if partial.exists() else path for path, partial in found if partial.exists() or path.exists()]
+
     def close(self) -> None:
         """Abort what still runs, close files, sockets and engines. Twice is allowed."""
         self._stack.close()
@@ -363,7 +370,7 @@ def summary(session: Session, result: RunResult) -> dict[str, Any]:
                 "decode_errors": s.decode_errors,
                 "skipped_clips": [{"clip": name, "reason": reason} for name, reason in s.skipped_clips],
                 "encoder": session.encoders.get(s.stream),
-                "files": [str(p) for p in session.outputs.get(s.stream, [])],
+                "files": [str(p) for p in session.files(s.stream)],
             }
             for s in result.streams
         ],

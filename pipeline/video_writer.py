@@ -278,7 +278,8 @@ class VideoWriter:
             raise self._failure(error) from None
 
     def close(self) -> None:
-        """Stop without finishing: the partial file stays, cut to its last whole fragment, for `--resume`."""
+        """Stop without finishing: the partial file stays, cut to its last whole fragment, for `--resume`; one in which
+        nothing has been written goes."""
         if not self._closed:
             self._closed = True
             self._abandon()
@@ -288,6 +289,8 @@ class VideoWriter:
             self._container.close()
         if self.partial.exists():
             cut_torn_tail(self.partial)
+            if self.partial.stat().st_size == 0:
+                self.partial.unlink()
 
     def _discard(self) -> None:
         self._closed = True

@@ -59,6 +59,11 @@ def train(
     from training.run import train as run
 
     settings = read_recipe(recipe, overrides or [])
+    if settings.frozen_stages and settings.encoder_weights is None:
+        raise UsageError(
+            f"recipe {settings.name}: frozen_stages = {settings.frozen_stages} would freeze random weights; give "
+            "encoder_weights=imagenet (a download) or a file, or frozen_stages=0"
+        )
     folder = output or Path("runs") / settings.name
     last = run(
         settings, data, folder, cache, resume=resume, skip_broken=skip_broken, devices=devices, nodes=nodes,

@@ -77,6 +77,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     `steps` counts optimizer steps of `batch` pictures each, over all processes together. `split` is the part of the
     data that is trained on, at `height` × `width` pixels: `fit` leaves out every twentieth pair, on which (`dev`)
     epochs and settings are chosen; `train` is both. `frozen_stages` of the encoder's five are not trained;
+    `encoder_weights` is `imagenet` (torchvision's, downloaded) or a file.
     `freeze_encoder_norm` keeps the statistics of its batch norm. `ema_decay` is that of the moving average of the
     weights, which is what gets evaluated and exported. `workers` threads prepare views.
     """

@@ -322,6 +322,7 @@ def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_was_written(tmp_path: 
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "o.mp4").exists()
     assert len(times(tmp_path / "o.partial.mp4")) >= 10
+    assert "o.partial.mp4" in done.stderr
 
 
 # Configuration ------------------------------------------------------------------------------------------------------

@@ -308,6 +308,11 @@ def test_sound_whose_clock_jumps_back_is_left_out(tmp_path: Path) -> None:
     assert sound(tmp_path / "o.mp4") == sound(clip)
 
 
+def test_a_recording_without_a_frame_leaves_nothing(tmp_path: Path) -> None:
+    VideoWriter(tmp_path / "o.mp4", gray_info(), PLAIN, FAST).close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_closing_twice_and_after_finishing(tmp_path: Path) -> None:
     writer = VideoWriter(tmp_path / "o.mp4", gray_info(), PLAIN, FAST)
     writer.consume(gray_analysis(0))

@@ -21,6 +21,9 @@ from training import cli
 from training.data.contact_sheet import color_label
 from training.data.inspection import inspect
 
+RANDOM = ["encoder_weights=null", "frozen_stages=0"]
+"""Overrides that start a run without any file of weights."""
+
 app = typer.Typer()
 app.command("train")(cli.train)
 app.command("eval")(cli.evaluate)
@@ -39,6 +42,7 @@ def call(*words: object) -> Result:
 def test_train_export_eval_from_end_to_end(pairs_folder: Path, tmp_path: Path) -> None:
     run, onnx = tmp_path / "run", tmp_path / "model.onnx"
     small = ["steps=1", "batch=1", "model.decoder=[16, 16, 16, 16]", "report_every=1", "evaluate_every=1"]
+    small += RANDOM
     trained = call("train", "cityscapes-unet", *small, "--data", pairs_folder, "-o", run)
     assert trained.exit_code == 0, trained.output
     assert "step 1/1" in trained.output
@@ -142,9 +146,18 @@ def test_data_show_draws_every_label_in_its_colours(pairs_folder: Path, tmp_path
         (["data", "show", "{tmp}"], SourceError, "is not the Cityscapes pairs set"),
         (["data", "check", "{tmp}"], SourceError, "is not the Cityscapes pairs set"),
         (["data", "fetch", "cityscapes-pairs", "{pairs}"], OutputError, "holds train/ or val/ already"),
-        (["train", "cityscapes-unet", "--data", "{tmp}", "-o", "{tmp}/run"], SourceError, "is not the Cityscapes"),
+        (["train", "cityscapes-unet", *RANDOM, "--data", "{tmp}", "-o", "{tmp}/run"], SourceError, "is not the Cit"),
+        (
+            ["train", "cityscapes-unet", "encoder_weights=null", "--data", "{pairs}"],
+            UsageError,
+            "freeze random weights",
+        ),
         (["train", "cityscapes-unet", "stps=1", "--data", "{tmp}"], UsageError, "the nearest is `steps`"),
-        (["train", "cityscapes-unet", "--data", "{pairs}", "-o", "/dev/null/x"], OutputError, "cannot be written to"),
+        (
+            ["train", "cityscapes-unet", *RANDOM, "--data", "{pairs}", "-o", "/dev/null/x"],
+            OutputError,
+            "cannot be written to",
+        ),
         (["export", "{run}/last.ckpt", "-o", "x.onnx", "--height", "250"], UsageError, "take 256×256"),
         (["export", "{tmp}/none.ckpt", "-o", "x.onnx"], RoadlensError, "there is no checkpoint"),
         (["export", "{run}/last.ckpt", "-o", "x.onnx", "--metrics", "{tmp}/no.json"], UsageError, "no.json cannot be"),

@@ -6,6 +6,7 @@ import io
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from urllib.error import URLError
 
 import msgspec
 import numpy as np
@@ -21,7 +22,7 @@ from engines.errors import CheckFailed, ModelError, UsageError
 from engines.spec import read_spec
 from training.export import ExportedSegmenter, check_pictures, cityscapes_spec, export_segmenter
 from training.models import Segmenter, build_model
-from training.models.encoder import ResNetEncoder, load_encoder, make_encoder
+from training.models.encoder import IMAGENET, ResNetEncoder, fold_normalization, load_encoder, make_encoder
 from training.models.pspnet import PyramidPooling, average_matrix, bilinear_matrix
 from training.recipe import ModelSettings, PSPNetSettings, Recipe, UNetSettings
 
@@ -255,6 +256,26 @@ def test_encoder_weights_from_torchvision_and_from_a_checkpoint(tmp_path: Path) 
     other = make_encoder("mobilenet_v2")
     load_encoder(other, tmp_path / "run.ckpt")
     torch.testing.assert_close(other.state_dict(), encoder.state_dict())
+
+
+def test_imagenet_weights_take_the_houses_input() -> None:
+    net = torchvision.models.mobilenet_v2().eval()
+    first = net.features[0]
+    first[1].running_mean.normal_()
+    picture = torch.rand(1, 3, 32, 32)
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    wanted = first((picture - mean[:, None, None]) / deviation[:, None, None])
+    net.load_state_dict(fold_normalization(net.state_dict()))
+    torch.testing.assert_close(first(picture * 2 - 1)[..., 1:, 1:], wanted[..., 1:, 1:], atol=1e-5, rtol=1e-4)
+
+
+def test_imagenet_weights_that_cannot_be_downloaded_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
+    with pytest.raises(ModelError, match=r"cannot be downloaded .*no route to host.*encoder_weights=FILE"):
+        load_encoder(make_encoder("mobilenet_v2"), IMAGENET)
 
 
 @pytest.mark.parametrize(

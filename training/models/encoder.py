@@ -128,15 +128,61 @@ def make_encoder(name: EncoderName) -> Encoder:
             return ResNetEncoder(50)
 
 
-def load_encoder(encoder: nn.Module, path: Path) -> None:
+IMAGENET = Path("imagenet")
+"""In the place of a file: torchvision's ImageNet weights, downloaded once into torch's cache."""
+
+
+def download_imagenet(encoder: Encoder) -> dict[str, Tensor]:
+    """torchvision's ImageNet weights for this architecture, from torch's cache or by download.
+
+    Raises:
+        ModelError: they are neither in the cache nor to be had.
+    """
+    match encoder:
+        case MobileNetV2Encoder():
+            weights = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1
+        case ResNetEncoder(channels=(64, 64, *_)):
+            weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+        case _:
+            weights = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
+    try:
+        state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise ModelError(
+            f"torchvision's ImageNet weights cannot be downloaded ({error}); give a file of them with "
+            f"encoder_weights=FILE"
+        ) from None
+    return fold_normalization(state) if isinstance(encoder, MobileNetV2Encoder) else state
+
+
+def fold_normalization(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A torchvision MobileNetV2, trained on input less ImageNet's mean over its deviation, made to take RGB/127.5 − 1.
+
+    The first convolution takes the scale, the mean of its batch norm the shift; exact but for the outermost pixels,
+    where the padding now stands for mid-grey.
+    """
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    weight = state["features.0.0.weight"]
+    shift = (weight * ((0.5 - mean) / deviation)[:, None, None]).sum((1, 2, 3))
+    return state | {
+        "features.0.0.weight": weight * (0.5 / deviation)[:, None, None],
+        "features.0.1.running_mean": state["features.0.1.running_mean"] - shift,
+    }
+
+
+def load_encoder(encoder: Encoder, path: Path) -> None:
     """Load the encoder's weights from a torchvision state dict or from a checkpoint of a training run (its average).
 
     The classifier, the decoder and whatever else the file holds are left out.
 
+    Args:
+        encoder: to load into.
+        path: the file, or `IMAGENET`.
+
     Raises:
-        ModelError: no such file, no weights in it, or its keys are not this encoder's.
+        ModelError: no such file, no weights in it, its keys are not this encoder's, or the download failed.
     """
-    state = read_weights(path)
+    state = download_imagenet(encoder) if path == IMAGENET else read_weights(path)
     prefix = "average.module.encoder."
     inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     state = inner or state
