@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import engines
-from engines.bundled import int8_file, is_int8_file, resolve
+from engines.bundled import resolve
 from engines.engine import Precision, Prediction
 from engines.errors import UsageError
-from engines.openvino import squash
+from engines.openvino import precisions_of, squash
 from engines.spec import ModelSpec, read_spec
 
 UInt8 = NDArray[np.uint8]
@@ -104,7 +104,7 @@ def benchmark(
     """
     path = resolve(model)
     spec = read_spec(path)
-    sides = tuple(precisions) or _available(path)
+    sides = tuple(precisions) or precisions_of(path)
     if against is not None and find_spec(against) is None:
         raise UsageError(
             f"{against} is not installed here, so there is nothing to compare with; pip install {against}."
@@ -242,19 +242,6 @@ def _run(sides: list[_Side], seconds: float) -> None:
         for side in sides:
             side.measure_latency(seconds / 2 / ROUNDS)
             side.measure_throughput(seconds / 2 / ROUNDS)
-
-
-def _available(path: Path) -> tuple[Precision, ...]:
-    if is_int8_file(path) or read_spec(path).precision == "int8":
-        return ("int8",)
-    import openvino
-
-    sides: list[Precision] = ["fp32"]
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        sides.append("bf16")
-    if int8_file(path).is_file():
-        sides.append("int8")
-    return tuple(sides)
 
 
 def _work(spec: ModelSpec, frames: Sequence[UInt8], batch: int) -> list[list[UInt8]]:

@@ -28,15 +28,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 @app.command("list")
 def list_models(as_json: AsJson = False) -> None:
-    """List the bundled models."""
+    """List the bundled models, with the precisions that this machine runs them in."""
     from engines import bundled
+    from engines.openvino import precisions_of
     from engines.spec import read_spec
 
-    found = []
-    for name in bundled.names():
-        path = bundled.resolve(name)
-        precisions = ["fp32", "bf16", *(["int8"] if bundled.int8_file(path).is_file() else [])]
-        found.append((read_spec(path), precisions))
+    paths = [bundled.resolve(name) for name in bundled.names()]
+    found = [(read_spec(path), precisions_of(path)) for path in paths]
     if as_json:
         _print_json([{"precisions": precisions, "spec": spec} for spec, precisions in found])
         return

@@ -29,6 +29,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
+from engines.bundled import int8_file
 from engines.engine import Precision, Prediction
 from engines.errors import ModelError
 from engines.spec import ModelSpec, OutputRole, read_spec
@@ -72,7 +73,7 @@ class OpenVINOEngine:
         self.spec: ModelSpec = read_spec(path)
         core = ov.Core()
         self.device: str = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
-        has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        has_bf16 = _has_bf16(core)
         self.precision: str = _choose_precision(precision, self.spec, path, has_bf16)
         self.max_batch: int = max_batch
         self.in_flight: int = in_flight
@@ -91,16 +92,18 @@ class OpenVINOEngine:
             model = core.read_model(path)
             batch = 1 if max_batch == 1 else ov.Dimension(1, max_batch)
             model.reshape(ov.PartialShape([batch, height, width, 3]))
-            self._compiled = core.compile_model(model, "CPU", properties)
+            compiled = core.compile_model(model, "CPU", properties)
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot compile {path} ({_last_line(error)}); export the model again.") from None
 
-        outputs = {role: self._compiled.output(name) for role, name in self.spec.outputs.items()}
+        outputs = {role: compiled.output(name) for role, name in self.spec.outputs.items()}
+        self._slots = [_Slot(compiled.create_infer_request(), max_batch, height, width) for _ in range(in_flight)]
         self._free: SimpleQueue[_Slot] = SimpleQueue()
-        for _ in range(in_flight):
-            self._free.put(_Slot(self._compiled.create_infer_request(), max_batch, height, width))
+        for slot in self._slots:
+            self._free.put(slot)
         self._flights: SimpleQueue[_Flight | None] = SimpleQueue()
         self._closed = False
+        self._gate = threading.Lock()  # between a submit and a close: no flight may start behind the last one
         # The collector knows the queues and not the engine, so a forgotten engine is freed and ends its thread.
         self._collector = threading.Thread(
             target=_collect, args=(self._flights, self._free, outputs), name=f"openvino-{self.spec.name}", daemon=True
@@ -109,21 +112,24 @@ class OpenVINOEngine:
         self._end = weakref.finalize(self, self._flights.put, None)
 
     def submit(self, images: Sequence[NDArray[np.uint8]]) -> Future[list[Prediction]]:
-        if self._closed:
-            raise RuntimeError("this engine is closed")
         if not 1 <= len(images) <= self.max_batch:
             raise ValueError(f"a batch of {len(images)} pictures; wanted are 1 to {self.max_batch}")
         wanted = (self.spec.height, self.spec.width, 3)
         for image in images:
             if image.shape != wanted or image.dtype != np.uint8:
                 raise ValueError(f"a picture of {image.dtype} {image.shape}; wanted is uint8 {wanted}")
-        flight = _Flight(self._free.get(), Future(), len(images))
-        flight.future.set_running_or_notify_cancel()
-        try:
-            flight.slot.start(images)
-        except RuntimeError as error:
-            flight.error = error
-        self._flights.put(flight)
+        slot = self._free.get()  # a closed engine has free ones, too
+        with self._gate:
+            if self._closed:
+                self._free.put(slot)
+                raise RuntimeError("this engine is closed")
+            flight = _Flight(slot, Future(), len(images))
+            flight.future.set_running_or_notify_cancel()
+            try:
+                slot.start(images)
+            except RuntimeError as error:
+                flight.error = error
+            self._flights.put(flight)
         return flight.future
 
     def __call__(self, image: NDArray[np.uint8]) -> Prediction:
@@ -132,9 +138,12 @@ class OpenVINOEngine:
         return self.submit([squash(image, self.spec.height, self.spec.width)]).result()[0]
 
     def close(self) -> None:
-        self._closed = True
-        self._end()
+        with self._gate:
+            self._closed = True
+            self._end()
         self._collector.join()
+        for slot in self._slots:
+            slot.release()
 
     def __enter__(self) -> Self:
         return self
@@ -157,6 +166,22 @@ def squash(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
     return np.asarray(resized, dtype=np.uint8)
 
 
+def precisions_of(path: Path) -> tuple[Precision, ...]:
+    """The precisions that a model file and its quantised twin run in on this CPU.
+
+    Raises:
+        ModelError: the file is not a model of the house.
+    """
+    if read_spec(path).precision == "int8":
+        return ("int8",)
+    found: list[Precision] = ["fp32"]
+    if _has_bf16(ov.Core()):
+        found.append("bf16")
+    if int8_file(path).is_file():
+        found.append("int8")
+    return tuple(found)
+
+
 class _Slot:
     """One infer request and its input memory.
 
@@ -174,6 +199,11 @@ class _Slot:
             np.copyto(place, image)
         self.request.set_input_tensor(self._tensors[len(images) - 1])
         self.request.start_async()
+
+    def release(self) -> None:
+        """Free the request, and with the last one the compiled model; nothing may be in flight."""
+        if hasattr(self, "request"):
+            del self.request, self._tensors, self._memory
 
 
 @dataclass(slots=True)
@@ -213,6 +243,10 @@ def _split(arrays: dict[OutputRole, NDArray[Any]], count: int) -> list[Predictio
     if "boxes" in arrays and "labels" not in arrays:
         arrays["labels"] = np.zeros(arrays["scores"].shape, np.int32)
     return [Prediction(**{role: array[i] for role, array in arrays.items()}) for i in range(count)]
+
+
+def _has_bf16(core: ov.Core) -> bool:
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _choose_precision(asked: Precision, spec: ModelSpec, path: Path, has_bf16: bool) -> str:

@@ -6,6 +6,7 @@ import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -210,6 +211,40 @@ def test_closing_waits_for_what_is_in_flight_and_may_be_repeated(segmenter: Path
     engine.close()
     with pytest.raises(RuntimeError, match="closed"):
         engine.submit(pictures(1))
+
+
+def test_closing_frees_the_memory(segmenter: Path) -> None:
+    engine = OpenVINOEngine(segmenter)
+    memory = [weakref.ref(slot._memory) for slot in engine._slots]
+    request = weakref.ref(engine._slots[0].request)
+    engine.close()
+    gc.collect()
+    assert [reference() for reference in (*memory, request)] == [None, None, None]
+
+
+def test_a_batch_that_waits_while_the_engine_is_closed_is_refused(segmenter: Path, pictures: Pictures) -> None:
+    """It neither hangs nor comes back with a future that nobody will ever resolve."""
+    for _ in range(4):
+        engine = OpenVINOEngine(segmenter, in_flight=1)
+        outcomes: list[bool] = []
+
+        def work(engine: OpenVINOEngine = engine, outcomes: list[bool] = outcomes) -> None:
+            try:
+                while True:
+                    outcomes.append(len(engine.submit(pictures(1)).result(60)) == 1)
+            except RuntimeError:
+                return
+
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        while not outcomes:
+            threads[0].join(0.001)
+        engine.close()
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+        assert all(outcomes)
 
 
 def test_a_forgotten_engine_ends_its_thread(segmenter: Path, pictures: Pictures) -> None:
