@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import engines
@@ -278,7 +277,7 @@ class Session:
         return result
 
     def files(self, stream: str) -> list[Path]:
-        """The output files of a stream that there are: under the final name, or the partial one if it did not end well."""
+        """The output files of a stream that exist: the final one, or the partial one where it did not end well."""
         found = [(path, partial_name(path)) for path in self.outputs.get(stream, [])]
         return [partial if partial.exists() else path for path, partial in found if partial.exists() or path.exists()]
 
@@ -289,9 +288,7 @@ class Session:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
