@@ -57,13 +57,14 @@ def component_boxes(
     height, width = class_map.shape
     scale_x, scale_y = frame_size[0] / width, frame_size[1] / height
     smallest = max(1.0, options.min_area * class_map.size)
-    present = np.bincount(class_map.ravel(), minlength=256)
     found: list[tuple[int, Box]] = []
     for info in classes:
         wanted = info.thing if options.classes is None else info.name in options.classes
-        if not wanted or present[info.id] < smallest:
+        if not wanted:
             continue
         mask = (class_map == info.id).view(np.uint8)
+        if cv2.countNonZero(mask) < smallest:
+            continue
         # Labelling only where the class is, and by the block-based algorithm (Bolelli et al. 2019), takes 0.03 ms for
         # two cars in 256×256 against 0.37 for the whole map by default. 32 bit: a noisy map at 2 megapixels has more
         # components than 16 bits count.

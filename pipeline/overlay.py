@@ -161,11 +161,10 @@ class Overlay:
         height, width = class_map.shape
         scale = np.array([canvas.width / width, canvas.height / height], np.float32)
         thickness = max(1, round(canvas.height / 540))
-        present = np.bincount(class_map.ravel(), minlength=256)
         for info in self._things:
-            if present[info.id] == 0:
-                continue
             mask = (class_map == info.id).view(np.uint8)
+            if not cv2.countNonZero(mask):
+                continue
             contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
             curves = [
                 _smoothed((contour[:, 0, :].astype(np.float32) + 0.5) * scale)
@@ -226,4 +225,5 @@ def _fixed(curves: Sequence[NDArray[np.float32]], across: int, down: int) -> lis
 
 def _smoothed(curve: NDArray[np.float32]) -> NDArray[np.float32]:
     """A closed curve without the stairs of the class map's pixels: each point the mean of itself and its neighbours."""
-    return ((np.roll(curve, 1, axis=0) + curve * 2 + np.roll(curve, -1, axis=0)) / 4).astype(np.float32)
+    around = np.concatenate([curve[-1:], curve, curve[:1]])
+    return np.asarray((around[:-2] + 2 * curve + around[2:]) * np.float32(0.25), np.float32)
