@@ -85,6 +85,8 @@ class Analysis:
         timings: milliseconds spent on this frame by stage name.
         dropped_since_last: frames of this stream dropped since the one before.
         age: seconds from leaving the decoder to being emitted; set when the outputs get it.
+        picture: the frame with the overlay on it, same size, format and time; None where nothing was drawn. It is
+            shared by the outputs: read only.
     """
 
     frame: Frame
@@ -98,3 +100,4 @@ class Analysis:
     timings: dict[str, float] = field(default_factory=dict)
     dropped_since_last: int = 0
     age: float = 0.0
+    picture: av.VideoFrame | None = None

@@ -208,6 +208,37 @@ class Overlay:
             canvas.text(left + line + 6, y + line - round(9 * size) - 1, info.name, self._white, size)
 
 
+class OverlayStage:
+    """A stage that draws the overlay of one stream into `Analysis.picture`, once for all outputs that show it.
+
+    Args:
+        style: what to draw.
+        interval: nominal seconds between frames, where the heads-up line's frame rate begins.
+    """
+
+    name = "overlay"
+
+    def __init__(self, style: OverlayStyle, interval: float = 0.04) -> None:
+        self._style, self._interval = style, interval
+        self._overlay: Overlay | None = None
+        self._before: float | None = None
+
+    def process(self, analysis: Analysis) -> Analysis:
+        """Draw; the pixel format and colours of the first frame hold for the stream."""
+        if self._overlay is None:
+            self._overlay = Overlay(self._style, analysis.classes, Colorimetry.of(analysis.frame.image))
+        analysis.picture = self._overlay.draw(analysis, self._heads_up(analysis) if self._style.heads_up else "")
+        return analysis
+
+    def _heads_up(self, analysis: Analysis) -> str:
+        frame = analysis.frame
+        if self._before is not None and frame.arrived_at > self._before:
+            self._interval += 0.1 * (frame.arrived_at - self._before - self._interval)
+        self._before = frame.arrived_at
+        rate = 1 / self._interval
+        return f"{frame.stream}  {frame.time:7.2f} s  {rate:.0f} fps  age {analysis.age * 1000:.0f} ms"
+
+
 def _vivid(color: tuple[int, int, int]) -> tuple[int, int, int]:
     """The colour at full brightness, for thin lines: dark palette colours vanish on dark pictures."""
     peak = max(color)

@@ -20,6 +20,7 @@ from pipeline.frame import Analysis
 from pipeline.fuse import FuseOptions
 from pipeline.jsonlines import JsonLines, complete_lines, read_lines, truncate_lines
 from pipeline.metrics import Metrics
+from pipeline.overlay import OverlayStage
 from pipeline.publish import Publisher
 from pipeline.runtime import LoadedModel, RunResult, Runtime, Sink, Stage, StreamPlan
 from pipeline.sources import Source, StreamInfo, resolve_source, stream_name
@@ -137,7 +138,10 @@ class Session:
                 source.close()
                 continue
             files = self._file_sinks(source, info, start)
-            self.plans.append(StreamPlan(source, info, self._stages, [*shared, *files], start.frame, start.track))
+            stages = list(self._stages)
+            if self.config.video.path is not None:
+                stages.append(OverlayStage(self.config.overlay, float(1 / info.rate)))
+            self.plans.append(StreamPlan(source, info, stages, [*shared, *files], start.frame, start.track))
         fuse = FuseOptions(config.boxes, config.tracking, config.min_score)
         self._runtime = Runtime(self.plans, self.models, fuse, self.metrics)
         self._stack.callback(self._runtime.close)
@@ -255,7 +259,7 @@ class Session:
             self._stack.callback(file.close)
             sinks.append(file)
         if video is not None:
-            writer = VideoWriter(video, info, self.config.overlay, self.config.video, start.video)
+            writer = VideoWriter(video, info, self.config.video, start.video)
             self._stack.callback(writer.close)
             sinks.append(writer)
             self.encoders[source.id] = writer.encoder

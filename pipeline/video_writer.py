@@ -1,4 +1,4 @@
-"""Overlaid video out: fragmented MP4 with the input's timestamps and sound, playable whatever kills the process."""
+"""Video out: fragmented MP4 with the input's timestamps and sound, playable whatever kills the process."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ from av.video.stream import VideoStream
 from engines.errors import OutputError
 from pipeline.fragments import ResumePoint, cut_torn_tail, find_resume_point
 from pipeline.frame import Analysis
-from pipeline.overlay import Overlay, OverlayStyle
-from pipeline.picture import Colorimetry
+from pipeline.picture import converted
 from pipeline.sources import AudioPacket, StreamInfo
-from pipeline.stageclock import StageClock
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +94,7 @@ def _configure(context: VideoCodecContext, info: StreamInfo, options: VideoOptio
 
 
 class VideoWriter:
-    """A sink that draws the overlay and encodes it.
+    """A sink that encodes the pictures with their overlay, or the frames as they are where there is none.
 
     While it runs the video is at `<name>.partial.mp4`, in fragments of a second that play wherever the file ends;
     `finish` gives it its final name. Frames may come in any time base; their times are kept.
@@ -104,7 +102,6 @@ class VideoWriter:
     Args:
         path: final name, `.mp4`.
         info: the stream.
-        style: the overlay's style.
         options: the encoder's.
         resume: where an earlier recording at the partial name goes on; see `VideoWriter.resume_point`.
 
@@ -112,23 +109,20 @@ class VideoWriter:
         OutputError: the path cannot be written, or no encoder opens.
     """
 
+    name = "encode"
+
     def __init__(
         self,
         path: Path,
         info: StreamInfo,
-        style: OverlayStyle,
         options: VideoOptions,
         resume: ResumePoint | None = None,
     ) -> None:
         self.path, self.partial = path, partial_name(path)
-        self._info, self._style, self._options = info, style, options
-        self._overlay: Overlay | None = None
+        self._info, self._options = info, options
         self._audio: dict[int, AudioStream] = {}
         self._last_audio: dict[int, int] = {}
-        self._last_time: float | None = None
-        self._interval = float(1 / info.rate)
         self._closed = False
-        self.clock = StageClock()
         earlier = self.partial.with_name(f"{path.stem}.earlier.mp4")
         try:
             if resume is None:
@@ -213,29 +207,19 @@ class VideoWriter:
                     self.consume_audio(AudioPacket(tracks[packet.stream_index], cast("Packet[AudioStream]", packet)))
 
     def consume(self, analysis: Analysis) -> None:
-        """Draw and encode one frame.
+        """Encode one frame.
 
         Raises:
             OutputError: the disk is full or the file cannot be written; what was written stays playable.
         """
-        if self._overlay is None:
-            self._overlay = Overlay(self._style, analysis.classes, Colorimetry.of(analysis.frame.image))
-        with self.clock.measure("overlay"):
-            image = self._overlay.draw(analysis, self._heads_up(analysis) if self._style.heads_up else "")
         frame = analysis.frame
+        image = analysis.picture
+        if image is None:
+            # Its time is written below, and the decoder's own frame is not ours to write to.
+            image = converted(frame.image, frame.image.format.name)
         image.pts, image.time_base, image.duration = frame.pts, frame.time_base, frame.duration
-        with self.clock.measure("encode"):
-            self._mux(self._video.encode(image))
-
-    def _heads_up(self, analysis: Analysis) -> str:
-        now = analysis.frame.arrived_at
-        if self._last_time is not None and now > self._last_time:
-            self._interval += 0.1 * (now - self._last_time - self._interval)
-        self._last_time = now
-        rate = 1 / self._interval if self._interval > 0 else 0.0
-        return (
-            f"{analysis.frame.stream}  {analysis.frame.time:7.2f} s  {rate:.0f} fps  age {analysis.age * 1000:.0f} ms"
-        )
+        image.pict_type = 0  # the encoder decides, not the decoder's frame types
+        self._mux(self._video.encode(image))
 
     def consume_audio(self, item: AudioPacket) -> None:
         """Copy a sound packet; one whose time runs backwards (after a reset of the source's clock) is left out."""
@@ -269,9 +253,8 @@ class VideoWriter:
             return
         self._closed = True
         try:
-            with self.clock.measure("encode"):
-                self._container.mux(self._video.encode(None))
-                self._container.close()
+            self._container.mux(self._video.encode(None))
+            self._container.close()
             self.partial.replace(self.path)
         except OSError as error:
             self._abandon()

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 import engines
 from engines.engine import Engine
-from pipeline.overlay import OverlayStyle
+from pipeline.overlay import OverlayStage, OverlayStyle
 from pipeline.runtime import LoadedModel, Runtime, StreamPlan
 from pipeline.sources import resolve_source
 from pipeline.video_writer import VideoOptions, VideoWriter
@@ -81,12 +81,12 @@ def roadlens(footage: list[Path], folder: Path, engine: Engine, options: VideoOp
     for number, path in enumerate(footage):
         source = resolve_source(str(path), f"bench-{number}")
         info = source.open()
-        writers.append(VideoWriter(folder / f"roadlens-{number}.mp4", info, OverlayStyle(opacity=OPACITY), options))
-        plans.append(StreamPlan(source, info, (), [writers[-1]]))
+        writers.append(VideoWriter(folder / f"roadlens-{number}.mp4", info, options))
+        plans.append(StreamPlan(source, info, [OverlayStage(OverlayStyle(opacity=OPACITY))], [writers[-1]]))
     runtime = Runtime(plans, [LoadedModel(engine)])
     last: dict[int, float] = {}
     runtime.start()
-    own = {t.native_id for t in threading.enumerate() if t.name.split()[0] in ("decode", "emit", "batch")}
+    own = {t.native_id for t in threading.enumerate() if t.name.split()[0] in ("decode", "fuse", "emit", "batch")}
     while not runtime.wait(0.02):
         last.update(thread_cpu())  # a thread's time is gone when it ends
     result = runtime.result()

@@ -17,21 +17,19 @@ import pytest
 from engines.errors import OutputError
 from pipeline.fragments import cut_torn_tail, find_resume_point, whole_fragments
 from pipeline.frame import Analysis, Frame
-from pipeline.overlay import OverlayStyle
 from pipeline.sources import AudioPacket, ClipSource, StreamInfo
 from pipeline.video_writer import VideoOptions, VideoWriter, partial_name
 from tests.footage import write_clip
 from tests.pipeline.scripted_source import gray_image
 
 FAST = VideoOptions(encoder="libx264", preset="ultrafast")
-PLAIN = OverlayStyle(opacity=0, outlines=False, boxes=False)
 
 
 def copy_clip(clip: Path, out: Path, options: VideoOptions = FAST) -> StreamInfo:
     """A clip through source and writer, without models."""
     with ClipSource("clip", [clip]) as source:
         info = source.open()
-        writer = VideoWriter(out, info, PLAIN, options)
+        writer = VideoWriter(out, info, options)
         for item in source:
             if isinstance(item, AudioPacket):
                 writer.consume_audio(item)
@@ -113,7 +111,7 @@ def test_pictures_survive(tmp_path: Path) -> None:
 
 
 def test_the_last_frames_duration_is_kept(tmp_path: Path) -> None:
-    writer = VideoWriter(tmp_path / "o.mp4", gray_info(), PLAIN, FAST)
+    writer = VideoWriter(tmp_path / "o.mp4", gray_info(), FAST)
     for index in range(25):
         writer.consume(gray_analysis(index))
     writer.finish()
@@ -127,7 +125,7 @@ def test_the_last_frames_duration_is_kept(tmp_path: Path) -> None:
 def test_nothing_stands_under_the_final_name_before_the_end(tmp_path: Path) -> None:
     out = tmp_path / "o.mp4"
     out.write_bytes(b"an older recording")
-    writer = VideoWriter(out, gray_info(), PLAIN, FAST)
+    writer = VideoWriter(out, gray_info(), FAST)
     for index in range(60):
         writer.consume(gray_analysis(index))
     assert out.read_bytes() == b"an older recording"
@@ -137,17 +135,17 @@ def test_nothing_stands_under_the_final_name_before_the_end(tmp_path: Path) -> N
 
 def test_a_path_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot be written"):
-        VideoWriter(tmp_path / "no" / "o.mp4", gray_info(), PLAIN, FAST)
+        VideoWriter(tmp_path / "no" / "o.mp4", gray_info(), FAST)
 
 
 def test_an_encoder_that_does_not_open_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"no encoder opens for 64×36 yuv420p \(tried h264_nvenc"):
-        VideoWriter(tmp_path / "o.mp4", gray_info(), PLAIN, VideoOptions(encoder="h264_nvenc"))
+        VideoWriter(tmp_path / "o.mp4", gray_info(), VideoOptions(encoder="h264_nvenc"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_auto_falls_back_to_an_encoder_that_opens(tmp_path: Path) -> None:
-    writer = VideoWriter(tmp_path / "o.mp4", gray_info(), PLAIN, VideoOptions())
+    writer = VideoWriter(tmp_path / "o.mp4", gray_info(), VideoOptions())
     assert writer.encoder in ("h264_nvenc", "libx264")
     writer.consume(gray_analysis(0))
     writer.finish()
@@ -158,8 +156,8 @@ _WRITE_FOREVER = textwrap.dedent("""
     import sys
     from pathlib import Path
     from pipeline.video_writer import VideoOptions, VideoWriter
-    from tests.pipeline.test_video_writer import PLAIN, gray_analysis, gray_info
-    writer = VideoWriter(Path(sys.argv[1]), gray_info((160, 90)), PLAIN, VideoOptions(encoder="libx264"))
+    from tests.pipeline.test_video_writer import gray_analysis, gray_info
+    writer = VideoWriter(Path(sys.argv[1]), gray_info((160, 90)), VideoOptions(encoder="libx264"))
     for index in range(100_000):
         writer.consume(gray_analysis(index, (160, 90)))
         print(index, flush=True)
@@ -203,7 +201,7 @@ def test_a_recording_goes_on_without_doubling_or_losing_a_frame(tmp_path: Path) 
     assert point is not None
     assert 0 < point.frames <= last
     assert point.time == Fraction(point.frames, 25)
-    writer = VideoWriter(out, gray_info((160, 90)), PLAIN, options, point)
+    writer = VideoWriter(out, gray_info((160, 90)), options, point)
     for index in range(point.frames, 300):
         writer.consume(gray_analysis(index, (160, 90)))
     writer.finish()
@@ -244,7 +242,7 @@ def test_other_settings_are_refused_before_anything_is_lost(tmp_path: Path) -> N
     point = VideoWriter.resume_point(out)
     assert point is not None
     with pytest.raises(OutputError, match="other encoder settings or another picture size"):
-        VideoWriter(out, gray_info((64, 36)), PLAIN, VideoOptions(encoder="libx264"), point)
+        VideoWriter(out, gray_info((64, 36)), VideoOptions(encoder="libx264"), point)
     assert VideoWriter.resume_point(out) == point
 
 
@@ -263,11 +261,11 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was_written(tmp_path: Path)
         from pathlib import Path
         from engines.errors import OutputError
         from pipeline.video_writer import VideoOptions, VideoWriter
-        from tests.pipeline.test_video_writer import PLAIN, gray_analysis, gray_info
+        from tests.pipeline.test_video_writer import gray_analysis, gray_info
         import numpy as np
         from pipeline.picture import plane
         noise = np.random.default_rng(0)
-        writer = VideoWriter(Path(sys.argv[1]), gray_info((320, 180)), PLAIN, VideoOptions(encoder="libx264", crf=10))
+        writer = VideoWriter(Path(sys.argv[1]), gray_info((320, 180)), VideoOptions(encoder="libx264", crf=10))
         try:
             for index in range(1000):
                 analysis = gray_analysis(index, (320, 180))
@@ -295,7 +293,7 @@ def test_sound_whose_clock_jumps_back_is_left_out(tmp_path: Path) -> None:
     clip = tmp_path / "in.mp4"
     write_clip(clip, frames=25, audio=True)
     with ClipSource("clip", [clip]) as source:
-        writer = VideoWriter(tmp_path / "o.mp4", source.open(), PLAIN, FAST)
+        writer = VideoWriter(tmp_path / "o.mp4", source.open(), FAST)
         items = list(source)
         packets = [i for i in items if isinstance(i, AudioPacket)]
         frames = [i for i in items if not isinstance(i, AudioPacket)]
@@ -309,12 +307,12 @@ def test_sound_whose_clock_jumps_back_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_recording_without_a_frame_leaves_nothing(tmp_path: Path) -> None:
-    VideoWriter(tmp_path / "o.mp4", gray_info(), PLAIN, FAST).close()
+    VideoWriter(tmp_path / "o.mp4", gray_info(), FAST).close()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_closing_twice_and_after_finishing(tmp_path: Path) -> None:
-    writer = VideoWriter(tmp_path / "o.mp4", gray_info(), PLAIN, FAST)
+    writer = VideoWriter(tmp_path / "o.mp4", gray_info(), FAST)
     writer.consume(gray_analysis(0))
     writer.finish()
     before = time.time_ns()
