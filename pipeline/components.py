@@ -23,11 +23,13 @@ class ComponentOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         enabled: whether boxes are read off the class map at all.
         min_area: smallest component, as a share of the picture.
+        min_score: smallest mean confidence; counts only where the model gives a confidence map.
         classes: names of the classes; None takes every thing class of the model.
     """
 
     enabled: bool = True
     min_area: Share = 0.0004
+    min_score: Share = 0.5
     classes: tuple[str, ...] | None = None
 
 
@@ -80,6 +82,8 @@ def component_boxes(
             else:
                 inside = numbered[y : y + h, x : x + w] == component
                 score = float(confidence[top + y : top + y + h, left + x : left + x + w][inside].mean()) / 255
+                if score < options.min_score:
+                    continue
             x, y = left + x, top + y
             box = Box(x * scale_x, y * scale_y, (x + w) * scale_x, (y + h) * scale_y, info.id, info.name, score, origin)
             found.append((area, box))

@@ -83,10 +83,10 @@ def test_the_score_is_the_mean_confidence_inside_the_component_only():
     class_map[2:6, 2:6] = 13
     class_map[3, 3] = 0
     confidence = np.full((8, 8), 255, np.uint8)
-    confidence[2:6, 2:6] = 102
+    confidence[2:6, 2:6] = 204
     confidence[3, 3] = 255
     (box,) = boxes(class_map, confidence)
-    assert box.score == pytest.approx(0.4)
+    assert box.score == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize(
@@ -137,3 +137,13 @@ def test_a_noisy_map_of_two_megapixels_has_more_components_than_16_bits_count():
     class_map[100:200, 100:200] = 13
     found = boxes(class_map, options=ComponentOptions())
     assert [corners(b) for b in found] == [(100, 100, 201, 201)]
+
+
+def test_a_component_the_model_is_unsure_of_gives_no_box() -> None:
+    class_map = np.zeros((40, 40), np.uint8)
+    class_map[5:15, 5:15] = class_map[25:35, 25:35] = 13
+    confidence = np.full((40, 40), 255, np.uint8)
+    confidence[25:35, 25:35] = 100
+    options = ComponentOptions(min_area=0.001)
+    boxes = component_boxes(class_map, confidence, CITYSCAPES_CLASSES, (40, 40), options, "unet")
+    assert [(b.x1, b.y1, b.score) for b in boxes] == [(5.0, 5.0, 1.0)]
