@@ -23,7 +23,6 @@ from av.video.stream import VideoStream
 from engines.errors import OutputError
 from pipeline.fragments import ResumePoint, cut_torn_tail, find_resume_point
 from pipeline.frame import Analysis
-from pipeline.picture import converted
 from pipeline.sources import AudioPacket, StreamInfo
 
 log = logging.getLogger(__name__)
@@ -213,10 +212,8 @@ class VideoWriter:
             OutputError: the disk is full or the file cannot be written; what was written stays playable.
         """
         frame = analysis.frame
-        image = analysis.picture
-        if image is None:
-            # Its time is written below, and the decoder's own frame is not ours to write to.
-            image = converted(frame.image, frame.image.format.name)
+        # Without an overlay the decoder's frame goes out as it is: its planes are shared, its time and type are not.
+        image = frame.image if analysis.picture is None else analysis.picture
         image.pts, image.time_base, image.duration = frame.pts, frame.time_base, frame.duration
         image.pict_type = 0  # the encoder decides, not the decoder's frame types
         self._mux(self._video.encode(image))
