@@ -1,4 +1,4 @@
-"""The models that come with the package: `<name>.onnx`, its quantised twin `<name>.int8.onnx`, a card beside each."""
+"""The models that come with the package: `<name>.onnx`, its quantised twin `<name>.int8.onnx`, a card."""
 
 from __future__ import annotations
 

@@ -61,10 +61,10 @@ def test_the_twin_of_a_file(path: str, twin: str) -> None:
 
 @pytest.mark.parametrize("path", sorted(bundled.FOLDER.glob("*.onnx")), ids=lambda path: path.name)
 def test_every_bundled_file_keeps_its_word(path: Path) -> None:
-    """Its spec matches its graph, its name and its precision, and a card lies beside it."""
+    """Its spec matches its graph, its name and its precision, and a card lies beside it, one for both twins."""
     spec = read_spec(path)
     assert path.name == f"{spec.name}.int8.onnx" if spec.precision == "int8" else f"{spec.name}.onnx"
     assert spec.licence
     assert spec.training_data
     assert spec.metrics
-    assert path.with_suffix(".md").is_file()
+    assert (bundled.FOLDER / f"{spec.name}.md").is_file()
