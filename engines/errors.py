@@ -31,6 +31,14 @@ class ModelError(RoadlensError):
     exit_code = 4
 
 
+class DeviceError(ModelError):
+    """A device or a backend that was asked for and is not there; `lacking` says what, in one word, for a metric."""
+
+    def __init__(self, sentence: str, lacking: str) -> None:
+        super().__init__(sentence)
+        self.lacking = lacking
+
+
 class OutputError(RoadlensError):
     """An output that cannot be written: a path, a full disk, a port in use."""
 
