@@ -194,6 +194,11 @@ def _read_as(colors: Colorimetry | None) -> dict[str, int]:
     return {"src_colorspace": _SCALER_MATRICES[colors.matrix], "src_color_range": _range(colors)}
 
 
+def scaler_colors(image: av.VideoFrame) -> dict[str, int]:
+    """How FFmpeg's scaler is to read the picture, as arguments of `reformat`: left alone it takes all for BT.601."""
+    return _read_as(Colorimetry.of(image) if _is_yuv(image) else None)
+
+
 def blendable_format(pixel_format: str, width: int, height: int) -> str:
     """The pixel format in which overlays are blended and video is encoded.
 
@@ -221,7 +226,7 @@ def network_input(image: av.VideoFrame, height: int, width: int) -> UInt8:
         format="gbrp",
         interpolation="AREA" if shrinking else "BILINEAR",
         threads=1,
-        **_read_as(Colorimetry.of(image) if _is_yuv(image) else None),
+        **scaler_colors(image),
     )
     green, blue, red = (plane(small, index) for index in range(3))
     return cast("UInt8", cv2.merge([red, green, blue]))
