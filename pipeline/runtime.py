@@ -8,6 +8,9 @@ between its calls it idles, and two cores are 91 % busy in place of 95.
 
 A stream holds at most `CREDITS` frames between the batch and its sinks, so a slow sink stops its own stream and no
 other. Every frame decoded is emitted or counted as dropped, with the stage and the reason.
+
+Streams come, rest and go while others run. The batch thread alone takes a stream out of its list, once it has handed
+over everything it took from it: so nothing is lost on the way, and nobody else waits.
 """
 
 from __future__ import annotations
@@ -23,15 +26,17 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from engines.engine import Engine, Prediction
-from engines.errors import RoadlensError
+from engines.errors import RoadlensError, UsageError
 from pipeline.batching import ArrivalRate, batch_window, round_robin
 from pipeline.frame import Analysis, Frame
 from pipeline.fuse import FuseOptions, Fuser
 from pipeline.metrics import Metrics
 from pipeline.picture import network_input
+from pipeline.redact import strip_credentials
 from pipeline.slots import Sample, Slot, UInt8
 from pipeline.sources import AudioPacket, Source, StreamInfo
 from pipeline.stageclock import StageClock, StageTime, merged
+from pipeline.state import SourceState, StateChange
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +48,9 @@ CREDITS = 4
 
 STOP_SECONDS = 5.0
 """How long a stop may take; what has not stopped by then is named."""
+
+REMOVE_SECONDS = 2.0
+"""How long a stream that is removed may take to finish what has been read of it; after that it is dropped."""
 
 
 class Stage(Protocol):
@@ -59,6 +67,25 @@ class Sink(Protocol):
 
     def consume(self, analysis: Analysis) -> None:
         """Take an analysis. What waits here holds up its own stream."""
+        ...
+
+
+@runtime_checkable
+class LiveSource(Protocol):
+    """What a source that waits for somebody else has beside `Source`. It says its states itself; those of a source
+    without these methods are said by the runtime. All three return at once, come from any thread, and may come twice.
+    """
+
+    def stop(self) -> None:
+        """Iterate no further: a waiting `next` ends, and so does the iteration."""
+        ...
+
+    def pause(self) -> None:
+        """Close the connection; `next` waits until `resume` or `stop`."""
+        ...
+
+    def resume(self) -> None:
+        """Connect again."""
         ...
 
 
@@ -146,7 +173,9 @@ class StreamResult:
 
 @dataclass(slots=True)
 class RunResult:
-    """A run that is over. `stages` sums wall and CPU seconds by stage over all threads of the runtime."""
+    """A run that is over: every stream there was, those removed first. `stages` sums wall and CPU seconds by stage
+    over all threads of the runtime.
+    """
 
     streams: list[StreamResult]
     stages: dict[str, StageTime]
@@ -192,8 +221,21 @@ class _Stream:
     trailing_audio: list[AudioPacket] = field(default_factory=list)
     error: Exception | None = None
     reason: str = "complete"
+    threads: list[threading.Thread] = field(default_factory=list)
     handed_over: bool = False
     write_failed: bool = False
+    paused: bool = False
+    leaving: bool = False
+    aborting: bool = False
+    state: SourceState = SourceState.CONNECTING
+
+    @property
+    def clocks(self) -> list[StageClock]:
+        return [self.clock, self.fuse_clock, self.sink_clock]
+
+    @property
+    def alive(self) -> list[str]:
+        return [t.name for t in self.threads if t.is_alive()]
 
 
 class Runtime:
@@ -205,6 +247,9 @@ class Runtime:
         fuse: how predictions become boxes and tracks.
         metrics: where counters and times go; None for none.
         monotonic: clock in seconds.
+        idle: keep running when all streams are over, until it is stopped: for a server, to which streams are added.
+        observe: told the state changes of the streams whose sources do not say them; from any thread, and must not
+            wait.
 
     Example:
         >>> runtime = Runtime([plan], [LoadedModel(engine)])  # doctest: +SKIP
@@ -220,24 +265,23 @@ class Runtime:
         fuse: FuseOptions | None = None,
         metrics: Metrics | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        *,
+        idle: bool = False,
+        observe: Callable[[StateChange], None] = lambda _change: None,
     ) -> None:
         self._models = list(models)
         self._fuse = fuse or FuseOptions()
         self._metrics = metrics
         self._monotonic = monotonic
+        self._idle, self._observe = idle, observe
         self._ready = threading.Condition()
-        observe = metrics.stage if metrics else lambda _stage, _seconds: None
-        self._streams = [
-            _Stream(
-                p,
-                Slot(p.source.mode, FILE_SLOT, self._ready),
-                StageClock(observe),
-                StageClock(observe),
-                StageClock(observe),
-            )
-            for p in streams
-        ]
-        self._batch_clock = StageClock(observe)
+        self._counting = threading.Lock()
+        self._known: dict[str, _Stream] = {}
+        self._batched: tuple[_Stream, ...] = ()
+        self._removed: list[StreamResult] = []
+        self._removed_stages: dict[str, StageTime] = {}
+        self._stuck: list[_Stream] = []
+        self._batch_clock = StageClock(self._observe_stage)
         self._max_batch = min((m.engine.max_batch for m in models), default=8)
         self._engine_free = threading.Semaphore(max(1, min((m.engine.in_flight for m in models), default=8)))
         self._engine_time = 0.0
@@ -245,22 +289,32 @@ class Runtime:
         self._stopping = threading.Event()
         self._aborting = threading.Event()
         self._stopped_at = 0.0
-        self._threads: list[threading.Thread] = []
+        self._batch_thread: threading.Thread | None = None
+        self._batch_over = False
         self._began = self._began_cpu = 0.0
         self._seconds = self._cpu_seconds = 0.0
+        for plan in streams:
+            self.add(plan)
+
+    def _observe_stage(self, stage: str, seconds: float) -> None:
+        if self._metrics:
+            self._metrics.stage(stage, seconds)
 
     # Start, stop, wait ----------------------------------------------------------------------------------------------
     def start(self) -> None:
         """Start all threads."""
         self._began, self._began_cpu = time.perf_counter(), time.process_time()
-        for stream in self._streams:
-            name = stream.plan.source.id
-            self._threads.append(threading.Thread(target=self._decode, args=(stream,), name=f"decode {name}"))
-            self._threads.append(threading.Thread(target=self._fuse_all, args=(stream,), name=f"fuse {name}"))
-            self._threads.append(threading.Thread(target=self._emit, args=(stream,), name=f"emit {name}"))
-        self._threads.append(threading.Thread(target=self._batch, name="batch"))
-        for thread in self._threads:
-            thread.daemon = True  # a read that never returns must not keep the process alive
+        self._batch_thread = threading.Thread(target=self._batch, name="batch", daemon=True)
+        for stream in list(self._known.values()):
+            self._start_stream(stream)
+        self._batch_thread.start()
+
+    def _start_stream(self, stream: _Stream) -> None:
+        name = stream.plan.source.id
+        for work, target in (("decode", self._decode), ("fuse", self._fuse_all), ("emit", self._emit)):
+            # Daemons: a read that never returns must not keep the process alive.
+            stream.threads.append(threading.Thread(target=target, args=(stream,), name=f"{work} {name}", daemon=True))
+        for thread in stream.threads:
             thread.start()
 
     def stop(self) -> None:
@@ -270,12 +324,14 @@ class Runtime:
             self._stopping.set()
         with self._ready:
             self._ready.notify_all()
+        for stream in list(self._known.values()):
+            _interrupt(stream)
 
     def abort(self) -> None:
         """Stop at once: what is under way is dropped and counted."""
         self._aborting.set()
         self.stop()
-        for stream in self._streams:
+        for stream in list(self._known.values()):
             stream.slot.close()
 
     @property
@@ -294,11 +350,13 @@ class Runtime:
         return self._aborting.is_set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until every stream is over; False when `timeout` seconds passed first."""
+        """Wait until every stream is over (an idle runtime: until it is stopped); False when `timeout` seconds passed
+        first.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
-        for thread in self._threads:
+        while (thread := next(iter(self._running()), None)) is not None:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-            if thread.is_alive():
+            if deadline is not None and thread.is_alive():
                 return False
         if not self._seconds:
             self._seconds = time.perf_counter() - self._began
@@ -307,37 +365,127 @@ class Runtime:
 
     def close(self) -> None:
         """Abort what still runs and wait for it, `STOP_SECONDS` at most."""
-        if any(t.is_alive() for t in self._threads):
+        if self._running():
             self.abort()
             if not self.wait(STOP_SECONDS):
                 log.warning("did not stop within %.0f s: %s", STOP_SECONDS, ", ".join(self._alive()))
 
-    def _alive(self) -> list[str]:
-        return [t.name for t in self._threads if t.is_alive()]
+    def _running(self) -> list[threading.Thread]:
+        batch = [] if self._batch_thread is None else [self._batch_thread]
+        threads = [t for s in list(self._known.values()) for t in s.threads]
+        return [t for t in (*threads, *batch) if t.is_alive()]
 
+    def _alive(self) -> list[str]:
+        return [t.name for t in self._running()] + [name for s in self._stuck for name in s.alive]
+
+    # Streams that come, rest and go ---------------------------------------------------------------------------------
+    def add(self, plan: StreamPlan) -> None:
+        """Take a stream on; it starts at once when the runtime has been started.
+
+        Raises:
+            UsageError: a stream of this id is there, or the runtime is being stopped.
+        """
+        observe = self._observe_stage
+        stream = _Stream(
+            plan, Slot(plan.source.mode, FILE_SLOT, self._ready), StageClock(observe), StageClock(observe),
+            StageClock(observe),
+        )  # fmt: skip
+        name = plan.source.id
+        with self._ready:
+            if name in self._known:
+                raise UsageError(f"the stream id {name!r} is in use; remove that stream first, or choose another id")
+            if self._stopping.is_set() or self._batch_over:
+                raise UsageError(f"the stream {name!r} cannot be added: the run is being stopped")
+            self._known[name] = stream
+            self._batched = (*self._batched, stream)
+            if self._batch_thread is not None:
+                self._start_stream(stream)
+
+    def remove(self, name: str, timeout: float = REMOVE_SECONDS) -> StreamResult:
+        """Let a stream go: read no further, finish what has been read and the outputs of it. What is not finished
+        after `timeout` seconds is dropped and counted. Other streams do not notice. Returns when its outputs are
+        finished; not to be called from a sink or stage.
+
+        Raises:
+            UsageError: there is no such stream.
+        """
+        stream = self._stream(name)
+        with self._ready:
+            stream.leaving = True
+            self._ready.notify_all()
+        _interrupt(stream)
+        if not stream.threads:  # not started yet
+            stream.plan.source.close()
+            stream.slot.end()
+        if not _joined(stream, timeout):
+            stream.aborting = True
+            stream.slot.close()
+            _joined(stream, STOP_SECONDS - REMOVE_SECONDS)
+        with self._ready:
+            if self._known.get(name) is stream:
+                del self._known[name]
+                result = _result(stream)
+                self._removed.append(result)
+                self._removed_stages = _added(self._removed_stages, merged(stream.clocks))
+                if stream.alive:
+                    self._stuck.append(stream)
+                    log.warning("%s: removed, but these did not stop: %s", name, ", ".join(stream.alive))
+            else:
+                result = _result(stream)  # removed from two places at once
+        return result
+
+    def pause(self, name: str) -> None:
+        """Let a stream rest: nothing is read until `resume`; what has been read is finished. Twice is allowed.
+
+        Raises:
+            UsageError: there is no such stream.
+        """
+        stream = self._stream(name)
+        with self._ready:
+            stream.paused = True
+        if isinstance(stream.plan.source, LiveSource):
+            stream.plan.source.pause()
+
+    def resume(self, name: str) -> None:
+        """Go on with a stream that rests.
+
+        Raises:
+            UsageError: there is no such stream.
+        """
+        stream = self._stream(name)
+        with self._ready:
+            stream.paused = False
+            self._ready.notify_all()
+        if isinstance(stream.plan.source, LiveSource):
+            stream.plan.source.resume()
+
+    def _stream(self, name: str) -> _Stream:
+        stream = self._known.get(name)
+        if stream is None:
+            known = ", ".join(self._known) or "none"
+            raise UsageError(f"there is no stream {name!r}; the streams are: {known}")
+        return stream
+
+    # Results --------------------------------------------------------------------------------------------------------
     def counts(self) -> dict[str, StreamCounts]:
-        """Frames so far, by stream."""
-        return {s.plan.source.id: s.counts for s in self._streams}
+        """Frames so far, by stream; without those removed."""
+        return {name: s.counts for name, s in list(self._known.items())}
+
+    def progress(self) -> dict[str, StreamResult]:
+        """How each stream stands so far, by id; without those removed. `reason` says how it ends once it has."""
+        return {name: _result(s) for name, s in list(self._known.items())}
 
     def result(self) -> RunResult:
         """How the run went; complete once `wait` has returned True."""
-        clocks = [self._batch_clock]
-        streams = []
-        for s in self._streams:
-            clocks += [s.clock, s.fuse_clock, s.sink_clock]
-            source = s.plan.source
-            streams.append(
-                StreamResult(
-                    source.id,
-                    source.mode,
-                    s.counts,
-                    s.reason,
-                    s.error,
-                    source.counts.decode_errors,
-                    source.counts.skipped_clips,
-                )
-            )
-        return RunResult(streams, merged(clocks), self._seconds, self._cpu_seconds, self._alive())
+        known = list(self._known.values())
+        stages = merged([self._batch_clock, *(c for s in known for c in s.clocks)])
+        return RunResult(
+            [*self._removed, *map(_result, known)],
+            _added(self._removed_stages, stages),
+            self._seconds,
+            self._cpu_seconds,
+            self._alive(),
+        )
 
     # Decode: one thread a stream ------------------------------------------------------------------------------------
     def _decode(self, stream: _Stream) -> None:
@@ -346,7 +494,10 @@ class Runtime:
         errors = 0
         try:
             items = iter(source)
-            while not self._stopping.is_set():
+            while not (stream.leaving or self._stopping.is_set()):
+                if stream.paused and not isinstance(source, LiveSource):
+                    self._rest(stream)
+                    continue
                 timings: dict[str, float] = {}
                 with stream.clock.measure("decode", timings):
                     item = next(items, None)
@@ -364,6 +515,8 @@ class Runtime:
                 sample = Sample(item, self._inputs(stream, item, timings), audio, timings)
                 audio = []
                 self._count_decoded(stream)
+                if stream.state is not SourceState.STREAMING:
+                    self._say(stream, SourceState.STREAMING)
                 before = slot.superseded
                 if not slot.put(sample):
                     self._count_dropped(stream, 1, "slot", "stopped" if stream.error is None else "failed")
@@ -372,7 +525,7 @@ class Runtime:
                     self._metrics.queue_depth(source.id, "slot", len(slot))
                 if slot.superseded != before:
                     self._count_dropped(stream, slot.superseded - before, "slot", "superseded")
-            if self._stopping.is_set():
+            if stream.leaving or self._stopping.is_set():
                 stream.reason = "stopped"
         except Exception as error:  # noqa: BLE001  # a stream's failure is its own, whatever it is
             self._fail(stream, error)
@@ -380,6 +533,13 @@ class Runtime:
             stream.trailing_audio = audio
             source.close()
             slot.end()
+
+    def _rest(self, stream: _Stream) -> None:
+        """Wait while the stream is paused."""
+        self._say(stream, SourceState.PAUSED)
+        with self._ready:
+            while stream.paused and not stream.leaving and not self._stopping.is_set():
+                self._ready.wait()
 
     def _inputs(self, stream: _Stream, frame: Frame, timings: dict[str, float]) -> dict[tuple[int, int], UInt8]:
         sizes = {(m.engine.spec.height, m.engine.spec.width) for m in self._models if frame.index % m.every == 0}
@@ -403,27 +563,28 @@ class Runtime:
                         self._count_dropped(stream, 1, "batch", "failed")
                     raise
         except Exception as error:  # noqa: BLE001  # reported as the streams' error
-            for stream in self._streams:
+            for stream in self._batched:
                 self._fail(stream, error)
             self.abort()
         finally:
-            for stream in self._streams:
+            with self._ready:
+                self._batch_over = True
+            for stream in self._batched:
                 stream.slot.close()
                 self._end_output(stream)
 
     def _pick(self) -> list[tuple[_Stream, Sample]] | None:
-        """Wait for frames and take those of the next batch; None when every stream is over."""
+        """Wait for frames and take those of the next batch; None when every stream is over and none may come."""
         first_ready: float | None = None
         with self._ready:
             while True:
                 now = self._monotonic()
-                waiting = [i for i, s in enumerate(self._streams) if len(s.slot)]
-                for stream in self._streams:
-                    if stream.slot.ended and not len(stream.slot):
-                        self._end_output(stream)
-                if not waiting and all(s.slot.ended or s.slot.closed for s in self._streams):
+                self._let_go()
+                streams = self._batched
+                if not streams and (not self._idle or self._stopping.is_set()):
+                    self._batch_over = True
                     return None
-                ready = [i for i in waiting if self._streams[i].in_flight < CREDITS]
+                ready = [i for i, s in enumerate(streams) if len(s.slot) and s.in_flight < CREDITS]
                 if ready:
                     first_ready = now if first_ready is None else first_ready
                     left = first_ready + self._window(now) - now
@@ -433,25 +594,43 @@ class Runtime:
                 else:
                     self._ready.wait()
 
+    def _let_go(self) -> None:
+        """Part with the streams of which nothing more will come."""
+        over = [s for s in self._batched if self._exhausted(s)]
+        if over:
+            for stream in over:
+                self._end_output(stream)
+            self._batched = tuple(s for s in self._batched if s not in over)
+
+    def _exhausted(self, stream: _Stream) -> bool:
+        slot = stream.slot
+        # A closed slot of a stream that is not given up: its decoder still has to count what it holds.
+        given_up = slot.closed and (stream.aborting or self._aborting.is_set())
+        return (slot.ended and not len(slot)) or given_up
+
     def _window(self, now: float) -> float:
-        periods = [s.arrivals.period(now) for s in self._streams if s.slot.mode == "live"]
+        periods = [s.arrivals.period(now) for s in self._batched if s.slot.mode == "live"]
         return batch_window([p for p in periods if p is not None], self._engine_time)
 
     def _all_there(self, ready: list[int]) -> bool:
-        """Whether no further stream could join the batch by waiting: every other one is over or out of credit."""
-        return all(i in ready or s.slot.ended or s.in_flight >= CREDITS for i, s in enumerate(self._streams))
+        """Whether no further stream could join the batch by waiting: every other one is over, rests, or is out of
+        credit.
+        """
+        return all(
+            i in ready or s.slot.ended or s.paused or s.in_flight >= CREDITS for i, s in enumerate(self._batched)
+        )
 
     def _take(self, order: list[int]) -> list[tuple[_Stream, Sample]]:
         picked = []
         for i in order:
-            stream = self._streams[i]
+            stream = self._batched[i]
             sample = stream.slot.take()
             if sample is not None:
                 stream.in_flight += 1
                 if stream.slot.mode == "live":
                     stream.arrivals.arrived(sample.frame.arrived_at)
                 picked.append((stream, sample))
-        self._next_stream = (order[-1] + 1) % len(self._streams)
+        self._next_stream = (order[-1] + 1) % len(self._batched)
         return picked
 
     def _submit(self, picked: list[tuple[_Stream, Sample]]) -> None:
@@ -492,7 +671,7 @@ class Runtime:
     def _fuse_all(self, stream: _Stream) -> None:
         fuser = Fuser([m.engine.spec for m in self._models], self._fuse, stream.plan.first_track)
         while (pending := stream.output.get()) is not None:
-            if stream.error is not None or self._aborting.is_set():
+            if stream.error is not None or self._gives_up(stream):
                 self._drop_taken(stream, "fuse")
                 continue
             try:
@@ -526,7 +705,7 @@ class Runtime:
     def _emit(self, stream: _Stream) -> None:
         while (fused := stream.fused.get()) is not None:
             # What was fused before an earlier frame failed still counts; what comes after a failed write does not.
-            if stream.write_failed or self._aborting.is_set():
+            if stream.write_failed or self._gives_up(stream):
                 self._drop_taken(stream, "emit")
                 continue
             try:
@@ -568,7 +747,7 @@ class Runtime:
         counts, slot = stream.counts, stream.slot
         if slot.discarded:
             self._count_dropped(stream, slot.discarded, "slot", "stopped" if stream.error is None else "failed")
-        orderly = stream.error is None and not self._aborting.is_set()
+        orderly = stream.error is None and not self._gives_up(stream)
         try:
             for sink in stream.plan.sinks:
                 if orderly and isinstance(sink, AudioSink) and stream.reason == "complete":
@@ -579,11 +758,17 @@ class Runtime:
                         sink.finish()
         except Exception as error:  # noqa: BLE001  # the last write may fail like any other
             self._fail(stream, error)
-        if self._aborting.is_set() and stream.error is None:
+        if self._gives_up(stream) and stream.error is None:
             stream.reason = "stopped"
         for sink in stream.plan.sinks:
             if isinstance(sink, EndingSink):
                 sink.end(stream.plan.source.id, stream.reason, sum(counts.dropped.values()))
+        if stream.error is None:
+            self._say(stream, SourceState.ENDED, "" if stream.reason == "complete" else stream.reason)
+
+    def _gives_up(self, stream: _Stream) -> bool:
+        """Whether what is under way of a stream shall be dropped."""
+        return stream.aborting or self._aborting.is_set()
 
     # Counting -------------------------------------------------------------------------------------------------------
     def _count_decoded(self, stream: _Stream) -> None:
@@ -592,7 +777,8 @@ class Runtime:
             self._metrics.decoded(stream.plan.source.id)
 
     def _count_dropped(self, stream: _Stream, count: int, stage: str, reason: str) -> None:
-        stream.counts.dropped[stage, reason] += count
+        with self._counting:  # several threads may count one reason; a file's frames never come here
+            stream.counts.dropped[stage, reason] += count
         if self._metrics:
             self._metrics.dropped(stream.plan.source.id, stage, reason, count)
 
@@ -603,7 +789,47 @@ class Runtime:
                 log.error("%s: %s", stream.plan.source.id, error)
             else:
                 log.error("%s: %s: %s", stream.plan.source.id, type(error).__name__, error, exc_info=error)
+            self._say(stream, SourceState.FAILED, strip_credentials(str(error)))
         stream.slot.close()
+        _interrupt(stream)
+
+    def _say(self, stream: _Stream, state: SourceState, reason: str = "") -> None:
+        """Tell the observer that a stream entered a state, where its source does not; a failure is told always."""
+        stream.state = state
+        if state is SourceState.FAILED or not isinstance(stream.plan.source, LiveSource):
+            self._observe(StateChange(stream.plan.source.id, state, reason, at=time.time()))
+
+
+def _interrupt(stream: _Stream) -> None:
+    """Make a source that waits for somebody else iterate no further."""
+    if isinstance(stream.plan.source, LiveSource):
+        stream.plan.source.stop()
+
+
+def _joined(stream: _Stream, timeout: float) -> bool:
+    """Wait until all threads of a stream are over; False when `timeout` seconds passed first."""
+    deadline = time.monotonic() + timeout
+    for thread in stream.threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return not stream.alive
+
+
+def _result(stream: _Stream) -> StreamResult:
+    source = stream.plan.source
+    return StreamResult(
+        source.id, source.mode, stream.counts, stream.reason, stream.error, source.counts.decode_errors,
+        source.counts.skipped_clips,
+    )  # fmt: skip
+
+
+def _added(one: dict[str, StageTime], other: dict[str, StageTime]) -> dict[str, StageTime]:
+    """The sums of both by stage."""
+    names = dict.fromkeys((*one, *other))
+    none = StageTime()
+    return {
+        name: StageTime(a.calls + b.calls, a.wall + b.wall, a.cpu + b.cpu)
+        for name, a, b in ((name, one.get(name, none), other.get(name, none)) for name in names)
+    }
 
 
 def _name(part: Stage | Sink) -> str:
