@@ -87,6 +87,7 @@ class Analysis:
         age: seconds from leaving the decoder to being emitted; set when the outputs get it.
         picture: the frame with the overlay on it, same size, format and time; None where nothing was drawn. It is
             shared by the outputs: read only.
+        anonymized: whether people and number plates are blurred in `frame.image`, and so in every picture made of it.
     """
 
     frame: Frame
@@ -101,3 +102,4 @@ class Analysis:
     dropped_since_last: int = 0
     age: float = 0.0
     picture: av.VideoFrame | None = None
+    anonymized: bool = False

@@ -1,8 +1,11 @@
 """The wire format: typed, versioned headers, masks as indexed PNG or run lengths, and the multipart that carries both.
 
-A message is `[topic, header, payload]`, the payload only where there is a mask. `MESSAGES.md` is the page for people
-who read it in another language, `messages.schema.json` the schema of the headers
+A message is `[topic, header, payload]`, the payload only where there is a mask or a picture. `MESSAGES.md` is the page
+for people who read it in another language, `messages.schema.json` the schema of the headers
 (`python -m pipeline.messages > pipeline/messages.schema.json` writes it anew).
+
+Topics are three trees. ZeroMQ selects by the beginning of a topic, and `roadlens/v1/` goes on meaning everything once:
+what only some ask for, frames by class and pictures, stands beside it and costs nothing until somebody subscribes.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 from urllib.parse import quote
 
 import msgspec
@@ -23,9 +26,11 @@ from numpy.typing import NDArray
 from engines.classes import ClassInfo
 from engines.errors import SourceError
 from pipeline.frame import Analysis, Mode
+from pipeline.state import SourceState, StateChange
 
 VERSION = 1
-"""Fields may be added within a version; what a field means never changes within it."""
+"""Fields, kinds and trees of topics may be added within a version; what a field means never changes within it, nor
+what `roadlens/v1/<stream>/` selects: it only gets further kinds, each with a numbering of its own."""
 
 Encoding = Literal["png", "rle"]
 MaskOption = Literal["png", "rle", "none"]
@@ -106,6 +111,7 @@ class AnalysisMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
         boxes: objects.
         area: share of the picture by class name, of the classes present.
         timings_ms: milliseconds spent on this frame by stage name.
+        anonymized: whether people and number plates are blurred in every picture of this frame that leaves the process.
         mask: what the payload is, or null where there is none.
     """
 
@@ -128,6 +134,7 @@ class AnalysisMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
     boxes: tuple[BoxMessage, ...]
     area: dict[str, Share]
     timings_ms: dict[str, float]
+    anonymized: bool = False
     mask: MaskMessage | None = None
 
 
@@ -152,12 +159,107 @@ class EndMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     reason: EndReason
 
 
-Header = AnalysisMessage | EndMessage
+class StatusMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="status"):
+    """The source of a stream entered a state. The newest one is sent again when somebody subscribes.
 
-KINDS = ("analysis", "end")
+    PUB cannot speak to one subscriber alone, so those that were there get it again as well, under the same number.
+
+    Attributes:
+        sequence: number of the change in its stream, from 0, counted apart from the analyses.
+        state: the state entered.
+        reason: one line on why, without credentials; empty where there is nothing to say.
+        cause: the reason's kind, in a word; empty likewise.
+        at: when it was entered: wall clock, Unix seconds, UTC.
+        attempt: connection attempts since frames came last.
+        reconnects: how often the stream has come back so far.
+        retry_in: seconds from `at` to the next attempt, while backing off.
+    """
+
+    version: Literal[1] = 1
+    stream: Name
+    sequence: Count
+    run: str = ""
+    state: SourceState
+    reason: str = ""
+    cause: str = ""
+    at: float
+    attempt: Count = 0
+    reconnects: Count = 0
+    retry_in: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
+class HeartbeatMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="heartbeat"):
+    """A sign of life of a stream that has not ended, on PUB only: over PUSH nothing is lost that it could tell of.
+
+    Attributes:
+        sequence: number of the heartbeat in its stream, from 0, counted apart from the analyses.
+        at: wall clock, Unix seconds, UTC.
+        uptime_s: seconds since the publisher was started.
+        interval_s: seconds to the next heartbeat: where three of them pass in silence, the publisher is gone.
+        state: the state that the source last entered, or null where nothing has been heard of it.
+        next_sequence: sequence number of the next analysis: who has seen less than all before it has missed the rest.
+        sent: messages about the stream handed to the network in this run.
+        dropped: frames of the stream that the pipeline dropped in this run.
+    """
+
+    version: Literal[1] = 1
+    stream: Name
+    sequence: Count
+    run: str = ""
+    at: float
+    uptime_s: Annotated[float, msgspec.Meta(ge=0)]
+    interval_s: Annotated[float, msgspec.Meta(gt=0)]
+    state: SourceState | None = None
+    next_sequence: Count
+    sent: Count
+    dropped: Count
+
+
+class PictureMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="picture"):
+    """A picture of a frame; the payload is a JPEG.
+
+    Attributes:
+        sequence: that of the analysis of the same frame. Not every frame has a picture, so a hole is no loss.
+        frame, pts, time_base, time_s, captured_at: as in the analysis.
+        width, height: of the JPEG in pixels; boxes of the analysis are scaled by it over the analysis' size.
+        encoding: of the payload.
+        overlaid: whether class colours and boxes are drawn on it.
+        anonymized: whether people and number plates are blurred.
+    """
+
+    version: Literal[1] = 1
+    stream: Name
+    sequence: Count
+    run: str = ""
+    frame: Count
+    pts: int
+    time_base: tuple[Annotated[int, msgspec.Meta(ge=1)], Annotated[int, msgspec.Meta(ge=1)]]
+    time_s: float
+    captured_at: float
+    width: Annotated[int, msgspec.Meta(ge=1)]
+    height: Annotated[int, msgspec.Meta(ge=1)]
+    encoding: Literal["jpeg"] = "jpeg"
+    overlaid: bool = False
+    anonymized: bool = False
+
+
+Header = AnalysisMessage | EndMessage | StatusMessage | HeartbeatMessage | PictureMessage
+
+Kind = Literal["analysis", "end", "status", "heartbeat", "picture"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 PREFIX = f"roadlens/v{VERSION}/".encode()
-"""What every topic of this version begins with."""
+"""What the topics begin with that are for everybody: `roadlens/v1/<stream>/<kind>`."""
+
+WITH_PREFIX = f"roadlens/v{VERSION}-with/".encode()
+"""Analyses by class, for who subscribes: `roadlens/v1-with/<class>/<stream>/analysis`."""
+
+PICTURE_PREFIX = f"roadlens/v{VERSION}-picture/".encode()
+"""Pictures, for who subscribes: `roadlens/v1-picture/<stream>/picture`."""
+
+SEEN_SHARE = 0.001
+"""Share of the picture from which on a class is in it without a box."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,9 +269,10 @@ class Received:
     Attributes:
         header: what it says.
         class_map: (h, w) uint8 class ids at the mask's size, 255 unknown; None where there is no mask.
-        payload: the mask's bytes as they came.
+        payload: the bytes of the mask or picture as they came.
         missed: messages of this stream lost between the one before and this one; `subscriber.Subscriber` sets it.
         restarted: whether the publisher was started again since the one before; set likewise.
+        parts: all of the message as it came.
     """
 
     header: Header
@@ -177,18 +280,57 @@ class Received:
     payload: bytes | None = None
     missed: int = 0
     restarted: bool = False
+    parts: tuple[bytes, ...] = ()
 
 
 @lru_cache(maxsize=1024)
 def topic(stream: str, kind: str = "") -> bytes:
     """The first part of a message: `roadlens/v1/<stream>/<kind>`, the stream percent-encoded.
 
-    Without a kind it is the prefix to subscribe to for everything of that stream.
+    Without a kind it is the prefix to subscribe to for everything of that stream but its pictures.
 
     >>> topic("camera 1/left", "analysis")
     b'roadlens/v1/camera%201%2Fleft/analysis'
+    >>> topic("front", "picture")
+    b'roadlens/v1-picture/front/picture'
     """
-    return PREFIX + f"{quote(stream, safe='')}/{kind}".encode("ascii")
+    return (PICTURE_PREFIX if kind == "picture" else PREFIX) + f"{_quoted(stream)}/{kind}".encode("ascii")
+
+
+def class_topic(class_name: str, stream: str | None = None) -> bytes:
+    """The topic of a stream's analyses in which a class is seen; without a stream the prefix of all streams' ones.
+
+    >>> class_topic("person", "front")
+    b'roadlens/v1-with/person/front/analysis'
+    >>> class_topic("traffic light")
+    b'roadlens/v1-with/traffic%20light/'
+    """
+    return WITH_PREFIX + f"{_quoted(class_name)}/{'' if stream is None else _quoted(stream) + '/analysis'}".encode(
+        "ascii"
+    )
+
+
+def classes_seen(message: AnalysisMessage) -> set[str]:
+    """Names of the classes by which a message can be asked for: of its boxes, and of what covers a thousandth."""
+    seen = {box.label for box in message.boxes}
+    seen.update(name for name, share in message.area.items() if share >= SEEN_SHARE)
+    return seen
+
+
+def from_change(change: StateChange, sequence: int, *, run: str = "") -> StatusMessage:
+    """The message of a change of state."""
+    return StatusMessage(
+        stream=change.stream,
+        sequence=sequence,
+        run=run,
+        state=change.state,
+        reason=change.reason,
+        cause=change.cause,
+        at=round(change.at, 6),
+        attempt=change.attempt,
+        reconnects=change.reconnects,
+        retry_in=None if change.retry_in is None else round(max(change.retry_in, 0.0), 3),
+    )
 
 
 def from_analysis(analysis: Analysis, sequence: int, *, run: str = "", run_start: int = 0) -> AnalysisMessage:
@@ -230,6 +372,36 @@ def from_analysis(analysis: Analysis, sequence: int, *, run: str = "", run_start
         ),
         area={name: round(float(share), 4) for name, share in analysis.area.items()},
         timings_ms={stage: round(float(spent), 3) for stage, spent in analysis.timings.items()},
+        anonymized=analysis.anonymized,
+    )
+
+
+def picture_of(
+    analysis: Analysis, sequence: int, size: tuple[int, int], *, run: str = "", overlaid: bool = False
+) -> PictureMessage:
+    """The header of a picture of an analysed frame.
+
+    Args:
+        analysis: of the frame.
+        sequence: of the analysis.
+        size: width and height of the JPEG in pixels.
+        run: id of the publisher's run.
+        overlaid: whether the overlay is drawn on it.
+    """
+    frame = analysis.frame
+    return PictureMessage(
+        stream=frame.stream,
+        sequence=sequence,
+        run=run,
+        frame=frame.index,
+        pts=frame.pts,
+        time_base=(frame.time_base.numerator, frame.time_base.denominator),
+        time_s=round(frame.time, 6),
+        captured_at=round(float(frame.captured_at), 6),
+        width=size[0],
+        height=size[1],
+        overlaid=overlaid,
+        anonymized=analysis.anonymized,
     )
 
 
@@ -250,8 +422,8 @@ def encode(
         header: how the header is written.
         mask: how the class map is written; `none` leaves it out.
     """
-    parts = [topic(message.stream, _kind(message))]
-    if class_map is None or mask == "none" or isinstance(message, EndMessage):
+    parts = [topic(message.stream, kind_of(message))]
+    if class_map is None or mask == "none" or not isinstance(message, AnalysisMessage):
         return [*parts, _encode_header(message, header)]
     height, width = class_map.shape
     described = MaskMessage(encoding=mask, width=width, height=height, labels=_labels(classes))
@@ -259,30 +431,39 @@ def encode(
     return [*parts, _encode_header(msgspec.structs.replace(message, mask=described), header), payload]
 
 
-def decode(parts: Sequence[bytes]) -> Received:
+def decode(parts: Sequence[bytes], *, masks: bool = True) -> Received:
     """The message in the parts of a multipart; MessagePack and JSON headers are told apart by their first byte.
+
+    Args:
+        parts: topic, header, and a payload where there is one.
+        masks: whether class maps are decoded; without it `Received.class_map` is None and only the payload is there.
 
     Raises:
         MessageError: the parts are not a message of this version.
     """
     if not 2 <= len(parts) <= 3:
         raise MessageError(f"a message has 2 or 3 parts [topic, header, payload], this one has {len(parts)}")
-    message = decode_header(parts[1])
-    if parts[0] != topic(message.stream, _kind(message)):
+    whole = tuple(bytes(part) for part in parts)
+    message = decode_header(whole[1])
+    if not _fits(whole[0], message):
         raise MessageError(
-            f"the topic {bytes(parts[0])[:80]!r} does not fit the header, "
-            f"which is of kind {_kind(message)} and stream {message.stream!r}"
+            f"the topic {whole[0][:80]!r} does not fit the header, "
+            f"which is of kind {kind_of(message)} and stream {message.stream!r}"
         )
+    if isinstance(message, PictureMessage):
+        if len(parts) == 2 or whole[2][:2] != b"\xff\xd8":
+            raise MessageError("the message is of kind picture, but its payload is no JPEG")
+        return Received(message, payload=whole[2], parts=whole)
     description = message.mask if isinstance(message, AnalysisMessage) else None
     if description is None:
         if len(parts) == 3:
             raise MessageError("the message has a payload that its header does not describe")
-        return Received(message)
+        return Received(message, parts=whole)
     if len(parts) == 2:
         raise MessageError(f"the header describes a {description.encoding} mask, but the message has no payload")
-    payload = bytes(parts[2])
     read = decode_png if description.encoding == "png" else decode_runs
-    return Received(message, read(payload, description.width, description.height), payload)
+    class_map = read(whole[2], description.width, description.height) if masks else None
+    return Received(message, class_map, whole[2], parts=whole)
 
 
 def decode_header(data: bytes) -> Header:
@@ -307,6 +488,17 @@ def decode_header(data: bytes) -> Header:
         raise MessageError(f"not the header of a roadlens message: {error}") from error
 
 
+def kind_of(message: Header) -> Kind:
+    """The kind of a message, as its header and topic name it."""
+    return cast("Kind", message.__struct_config__.tag)
+
+
+def of_unknown_kind(subject: bytes) -> bool:
+    """Whether a topic of this version names a kind that came later; anything else is for `decode` to judge."""
+    ours = subject.startswith((PREFIX, WITH_PREFIX, PICTURE_PREFIX))
+    return ours and subject.rpartition(b"/")[2].decode("latin-1") not in KINDS
+
+
 def to_json(message: Header) -> bytes:
     """The header as one line of JSON, without the line's end."""
     return _JSON.encode(message)
@@ -317,7 +509,7 @@ def schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Header of a roadlens message",
-        **msgspec.json.schema(AnalysisMessage | EndMessage),
+        **msgspec.json.schema(Header),
     }
 
 
@@ -423,8 +615,8 @@ class _Versioned(msgspec.Struct):
     version: int
 
 
-_FROM_MSGPACK: msgspec.msgpack.Decoder[Header] = msgspec.msgpack.Decoder(AnalysisMessage | EndMessage)
-_FROM_JSON: msgspec.json.Decoder[Header] = msgspec.json.Decoder(AnalysisMessage | EndMessage)
+_FROM_MSGPACK: msgspec.msgpack.Decoder[Header] = msgspec.msgpack.Decoder(Header)
+_FROM_JSON: msgspec.json.Decoder[Header] = msgspec.json.Decoder(Header)
 _UNDECODABLE = (msgspec.DecodeError, ValueError, RecursionError)  # bad UTF-8 comes out as a ValueError
 _VERSION_FROM_MSGPACK = msgspec.msgpack.Decoder(_Versioned)
 _VERSION_FROM_JSON = msgspec.json.Decoder(_Versioned)
@@ -435,8 +627,17 @@ _RUN = np.dtype([("id", "u1"), ("length", "<u2")])
 _LONGEST_RUN = 65535
 
 
-def _kind(message: Header) -> str:
-    return "analysis" if isinstance(message, AnalysisMessage) else "end"
+def _quoted(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _fits(subject: bytes, message: Header) -> bool:
+    """Whether a topic is one of those under which this message may come."""
+    if subject == topic(message.stream, kind_of(message)):
+        return True
+    if not isinstance(message, AnalysisMessage) or not subject.startswith(WITH_PREFIX):
+        return False
+    return any(subject == class_topic(name, message.stream) for name in classes_seen(message))
 
 
 def _encode_header(message: Header, header: HeaderFormat) -> bytes:
