@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import av
-import av.error
 import msgspec
 from av.audio.stream import AudioStream
 from av.bitstream import BitStreamFilterContext
@@ -21,6 +20,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from engines.errors import OutputError
+from pipeline.encoder import Preset, open_first
 from pipeline.fragments import ResumePoint, cut_torn_tail, find_resume_point
 from pipeline.frame import Analysis
 from pipeline.sources import AudioPacket, StreamInfo
@@ -43,9 +43,7 @@ class VideoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     encoder: Literal["auto", "libx264", "h264_nvenc"] = "auto"
-    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"] = (
-        "veryfast"
-    )
+    preset: Preset = "veryfast"
     crf: float = 23
     threads: int = 0
     audio: bool = True
@@ -58,25 +56,15 @@ def open_encoder(container: OutputContainer, info: StreamInfo, options: VideoOpt
         OutputError: none of them does.
     """
     names = ("h264_nvenc", "libx264") if options.encoder == "auto" else (options.encoder,)
-    reason = ""
-    for name in names:
-        try:
-            probe = cast("VideoCodecContext", av.CodecContext.create(name, "w"))
-            _configure(probe, info, options, name)
-            probe.open()
-        except (av.error.FFmpegError, ValueError, OSError) as error:
-            reason = str(error).split(";", maxsplit=1)[0]
-            log.debug("encoder %s does not open: %s", name, error)
-            continue
-        stream = cast("VideoStream", container.add_stream(name, rate=info.rate))
-        _configure(stream.codec_context, info, options, name)
-        stream.time_base = info.time_base
-        if options.encoder == "auto" and name != names[0]:
-            log.debug("encoder %s is used", name)
-        return stream
-    raise OutputError(
-        f"no encoder opens for {info.width}×{info.height} {info.pixel_format} (tried {', '.join(names)}: {reason})"
+    name, _ = open_first(
+        names,
+        lambda context, name: _configure(context, info, options, name),
+        f"{info.width}×{info.height} {info.pixel_format}",
     )
+    stream = cast("VideoStream", container.add_stream(name, rate=info.rate))
+    _configure(stream.codec_context, info, options, name)
+    stream.time_base = info.time_base
+    return stream
 
 
 def _configure(context: VideoCodecContext, info: StreamInfo, options: VideoOptions, name: str) -> None:
