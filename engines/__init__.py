@@ -8,16 +8,25 @@ class_map = engine(image).class_map  # image: (h, w, 3) uint8 RGB
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
-from engines.engine import Engine, Precision, Prediction
-from engines.errors import ModelError
+from engines.engine import Backend, Engine, Precision, Prediction
+from engines.errors import DeviceError, ModelError
+from engines.loading import Degraded, Observe
 from engines.spec import ModelSpec
 
-__all__ = ["Device", "Engine", "ModelSpec", "Precision", "Prediction", "load"]
+__all__ = ["Backend", "Device", "Engine", "ModelSpec", "Precision", "Prediction", "load"]
 
-Device = Literal["auto", "cpu"]
+log = logging.getLogger(__name__)
+
+Device = str
+"""`auto`, `cpu`, `cuda` (the first GPU) or `cuda:N`."""
+
+NAMES = {"openvino": "OpenVINO on the CPU", "tensorrt": "TensorRT", "torch": "PyTorch", "cpu": "the CPU"}
 
 
 def load(
@@ -27,35 +36,146 @@ def load(
     max_batch: int = 8,
     in_flight: int = 2,
     threads: int | None = None,
+    *,
+    backend: Backend | Literal["auto"] = "auto",
+    observe: Observe | None = None,
 ) -> Engine:
     """Compile a model for this machine.
 
+    On a GPU TensorRT is tried first, then PyTorch; with device `auto` the CPU last (OpenVINO). What could not be had is
+    found out by trying, logged once, told to `observe`, and the next best is taken. A GPU that is asked for by name
+    never becomes the CPU, and a backend that is asked for by name never another.
+
     Args:
         model: the name of a bundled model (`roadlens models list`) or the path of an ONNX file.
-        device: `auto` or `cpu`.
-        precision: `auto` (bf16 where the CPU computes in it, else fp32; int8 for a file that is quantised), `fp32`,
-            `bf16`, or `int8`, which runs the quantised twin: `drive.int8.onnx` beside `drive.onnx`.
-        max_batch: most pictures that one `submit` may take; 1 is a little faster for single pictures.
+        device: `auto` (a GPU where there is one, else the CPU), `cpu`, `cuda` or `cuda:N`.
+        precision: `auto` (fp16 on a GPU; bf16 on a CPU that computes in it, else fp32; int8 for a file that is
+            quantised), `fp32`, `fp16` (GPU), `bf16`, or `int8`, which runs the quantised twin: `drive.int8.onnx` beside
+            `drive.onnx`.
+        max_batch: most pictures that one `submit` may take; 1 is a little faster for single pictures. The engine's own
+            `max_batch` is smaller where the GPU has no room.
         in_flight: requests computed or waiting at once.
-        threads: threads to compute with; None leaves the number to the backend.
+        threads: threads to compute with on a CPU; None leaves the number to the backend.
+        backend: `auto`, or one of them.
+        observe: is told how far a build is (`Building`) and what could not be had (`Degraded`).
 
     Raises:
-        ModelError: no such model, a file that is not a model of the house, a device or a precision that it or this
-            machine does not have.
+        ModelError: no such model, a file that is not a model of the house, or a precision that it or this machine does
+            not have.
+        DeviceError: a device or a backend that is not there.
     """
-    if device not in get_args(Device):
-        raise ModelError(
-            f"There is no device `{device}` in this version, which has no TensorRT or PyTorch backend; use auto or cpu."
-        )
     if precision not in get_args(Precision):
-        raise ModelError(
-            f"There is no precision `{precision}` on the CPU; use one of {', '.join(get_args(Precision))}."
-        )
+        raise ModelError(f"There is no precision `{precision}`; use one of {', '.join(get_args(Precision))}.")
     from engines.bundled import int8_file, resolve
 
     path = resolve(model)
     if precision == "int8" and int8_file(path).is_file():
         path = int8_file(path)
-    from engines.openvino import OpenVINOEngine  # OpenVINO and OpenCV take 0.3 s to import
+    wanted = path.name.split(".")[0]
+    ways = _ways(device, backend)
+    if device == "auto" and ways[0][1] == "cuda":
+        try:
+            _find_gpu("cuda")
+        except DeviceError as error:
+            if backend == "tensorrt":
+                raise
+            if _has_nvidia():  # else it is a machine without a GPU, and nothing is amiss
+                _degraded(wanted, "cuda", "cpu", error, observe)
+            ways = [("openvino" if backend == "auto" else backend, "cpu")]
+    for (tried, where), following in zip(ways, [*ways[1:], None], strict=True):
+        try:
+            return _load(tried, where, path, precision, max_batch, in_flight, threads, observe)
+        except DeviceError as error:
+            if following is None:
+                raise
+            _degraded(wanted, tried, following[0], error, observe)
+    raise AssertionError("the last way returns or raises")
 
-    return OpenVINOEngine(path, precision=precision, max_batch=max_batch, in_flight=in_flight, threads=threads)
+
+def _ways(device: Device, backend: Backend | Literal["auto"]) -> list[tuple[Backend, Device]]:
+    """Backends and devices to try, best first.
+
+    Raises:
+        DeviceError: the backend does not run on the device, or there is no such device.
+    """
+    if backend not in {"auto", *get_args(Backend)}:
+        raise DeviceError(f"There is no backend `{backend}`; use auto, {', '.join(get_args(Backend))}.", "backend")
+    if device == "auto":
+        if backend == "auto":
+            return [("tensorrt", "cuda"), ("torch", "cuda"), ("openvino", "cpu")]
+        return [(backend, "cpu" if backend == "openvino" else "cuda")]
+    if device == "cpu":
+        if backend == "tensorrt":
+            raise DeviceError("TensorRT runs on NVIDIA GPUs and not on the CPU; give another backend or device.", "gpu")
+        return [("openvino" if backend == "auto" else backend, "cpu")]
+    if backend == "openvino":
+        raise DeviceError(f"OpenVINO runs on the CPU and not on `{device}`; give another backend or device.", "gpu")
+    _find_gpu(device)
+    return [("tensorrt", device), ("torch", device)] if backend == "auto" else [(backend, device)]
+
+
+def _load(
+    backend: Backend,
+    device: Device,
+    path: Path,
+    precision: Precision,
+    max_batch: int,
+    in_flight: int,
+    threads: int | None,
+    observe: Observe | None,
+) -> Engine:
+    """Load on one backend; importing it is part of trying."""
+    if backend == "openvino":
+        from engines.openvino import OpenVINOEngine  # OpenVINO and OpenCV take 0.3 s to import
+
+        return OpenVINOEngine(path, precision=precision, max_batch=max_batch, in_flight=in_flight, threads=threads)
+    if backend == "tensorrt":
+        from engines.tensorrt.library import require
+
+        require()
+        from engines.tensorrt.engine import TensorRTEngine
+
+        return TensorRTEngine(
+            path, device=device, precision=precision, max_batch=max_batch, in_flight=in_flight, observe=observe
+        )
+    if find_spec("torch") is None:
+        raise DeviceError("PyTorch is not installed here; install it with pip install 'roadlens[gpu]'.", "library")
+    from engines.torch_engine import TorchEngine
+
+    return TorchEngine(path, device=device, precision=precision, max_batch=max_batch, in_flight=in_flight)
+
+
+def _find_gpu(device: Device) -> None:
+    """Find a GPU by trying.
+
+    Raises:
+        DeviceError: there is none, none of that number, or no library to ask.
+    """
+    try:
+        from engines.tensorrt.cuda import open_gpu
+    except ImportError:
+        if find_spec("torch") is not None:
+            return  # an older PyTorch comes without CUDA's bindings: it finds out by itself
+        raise DeviceError(
+            "Neither CUDA's bindings nor PyTorch are installed here; install them with pip install 'roadlens[gpu]'.",
+            "library",
+        ) from None
+    open_gpu(device)
+
+
+def _has_nvidia() -> bool:
+    """Whether the machine looks as if it had an NVIDIA GPU, so that running without it is worth a word."""
+    return any(Path(place).exists() for place in ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/nvmap"))
+
+
+def _degraded(model: str, wanted: str, instead: str, error: DeviceError, observe: Observe | None) -> None:
+    sentence = f"{error} Going on with {NAMES.get(instead, instead)}."
+    _say_once(sentence)
+    if observe is not None:
+        observe(Degraded(model, wanted, instead, error.lacking, sentence))
+
+
+@cache
+def _say_once(sentence: str) -> None:
+    """Warn, the first time."""
+    log.warning("%s", sentence)

@@ -13,8 +13,10 @@ if TYPE_CHECKING:  # 70 ms that a command which loads no model need not wait for
     import numpy as np
     from numpy.typing import NDArray
 
-Precision = Literal["auto", "fp32", "bf16", "int8"]
-"""What may be asked of an engine; `auto` is the fastest one that the CPU has without a quantised file."""
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
+"""What may be asked of an engine; `auto` is the fastest one that the device has without a quantised file."""
+
+Backend = Literal["openvino", "tensorrt", "torch"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,6 +255,8 @@ def _choose_precision(asked: Precision, spec: ModelSpec, path: Path, has_bf16: b
         raise ModelError(
             f"{path} is not quantised ({spec.precision}); make an int8 file of it with `roadlens models quantize`."
         )
+    if asked == "fp16":
+        raise ModelError("There is no precision `fp16` on the CPU; use fp32, bf16, int8 or auto.")
     if asked == "bf16" and not has_bf16:
         raise ModelError("This CPU does not compute in bf16 (no AVX512-BF16 or AMX); use precision fp32, int8 or auto.")
     if asked == "auto":

@@ -303,8 +303,8 @@ def test_load_takes_text_and_all_options(segmenter: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"device": "gpu"}, "no device `gpu` in this version"),
-        ({"precision": "fp16"}, "no precision `fp16` on the CPU; use one of auto, fp32, bf16, int8"),
+        ({"device": "gpu"}, "no device `gpu`; use auto, cpu, cuda or cuda:N"),
+        ({"precision": "fp16", "device": "cpu"}, "no precision `fp16` on the CPU; use fp32, bf16, int8 or auto"),
         ({"model": "citiscapes"}, "no model `citiscapes`"),
     ],
 )
