@@ -40,10 +40,10 @@ class Track:
         # keeps the parameters (extradata, size, sample rate) instead.
         holder = av.open(io.BytesIO(), "w", format="matroska")
         template = holder.add_stream_from_template(stream, opaque=True)
-        context = stream.codec_context
-        size = (context.width, context.height) if isinstance(stream, VideoStream) else (0, 0)
-        kind: Literal["video", "audio"] = "video" if isinstance(stream, VideoStream) else "audio"
-        return cls(kind, context.codec.canonical_name, *size, stream.time_base or Fraction(1, 90_000), template)
+        codec, time_base = stream.codec_context.codec.canonical_name, stream.time_base or Fraction(1, 90_000)
+        if isinstance(stream, VideoStream):
+            return cls("video", codec, stream.codec_context.width, stream.codec_context.height, time_base, template)
+        return cls("audio", codec, 0, 0, time_base, template)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,93 @@
+"""When a live picture really came: a reader that is behind must not make its pictures look young."""
+
+from __future__ import annotations
+
+from collections import deque
+
+_WINDOW = 2.0
+"""Seconds after which a delay that does not go away is the way the stream comes, if its reader is not behind."""
+
+_WAITED = 0.002
+"""Seconds that a read takes at least when there was nothing to read yet."""
+
+_JUMP = 10.0
+"""Seconds between what a timestamp promises and what the clock says beyond which the timestamps began anew."""
+
+
+class ArrivalClock:
+    """When each packet reached this machine, estimated where it had to wait for being read.
+
+    The stream's own timestamps say how far apart its packets are; the one that came soonest after its timestamp says
+    where on our clock they begin. A packet that comes later than that has waited: in the network, or in the socket
+    because nobody read. Its arrival is when it was due. A delay shared by all packets for two seconds while reads had
+    to wait for data (so nothing was left over in the socket) is how the stream comes now, and counts no more.
+
+    Args:
+        held_back: packets that FFmpeg holds back: where only the next packet's beginning shows that one is complete,
+            packet n has been here since packet n − 1 was handed out.
+    """
+
+    def __init__(self, held_back: int = 0) -> None:
+        self._read_at: deque[float] = deque(maxlen=held_back + 1)
+        self._offset: float | None = None
+        self._window_began = 0.0
+        self._least_late = 0.0
+        self._reads = self._waits = 0
+
+    def arrived(self, pts: float | None, before: float, now: float) -> float:
+        """The arrival of a packet on the monotonic clock, seconds; at most `now`.
+
+        Args:
+            pts: its presentation time on the stream's own clock, seconds, or None.
+            before: monotonic time at which the read was begun.
+            now: monotonic time at which it returned the packet.
+        """
+        self._read_at.append(now)
+        here = self._read_at[0]
+        if pts is None:
+            return here
+        if self._offset is None or abs(here - pts - self._offset) > _JUMP:
+            self._begin(here - pts, now)
+            return here
+        late = here - pts - self._offset
+        if late < 0:
+            self._begin(here - pts, now)
+            return here
+        self._least_late = min(self._least_late, late)
+        self._reads += 1
+        self._waits += now - before > _WAITED
+        if now - self._window_began > _WINDOW:
+            waits_for_data = self._waits * 2 >= self._reads
+            self._begin(self._offset + (self._least_late if waits_for_data else 0.0), now)
+        return here - late
+
+    def _begin(self, offset: float, now: float) -> None:
+        self._offset, self._window_began, self._least_late = offset, now, float("inf")
+        self._reads = self._waits = 0
+
+
+class Pace:
+    """When the frames of something that can be read faster than it was recorded are due, as from a camera.
+
+    One that is late by more than a second moves all that follow: the clock of a camera never stands still, but a player
+    whose machine slept does not catch up either.
+
+    >>> pace = Pace()
+    >>> [pace.due(pts, now) for pts, now in ((5.0, 100.0), (5.04, 100.0), (5.08, 100.2), (5.12, 102.0))]
+    [100.0, 100.04, 100.08, 102.0]
+    """
+
+    def __init__(self, latest: float = 1.0) -> None:
+        self._latest = latest
+        self._offset: float | None = None
+
+    def due(self, pts: float, now: float) -> float:
+        """When to show a frame, monotonic seconds; in the past where it is late.
+
+        Args:
+            pts: its time on its own clock, seconds.
+            now: monotonic time.
+        """
+        if self._offset is None or not -self._latest <= pts + self._offset - now <= _JUMP:
+            self._offset = now - pts
+        return round(pts + self._offset, 6)
