@@ -15,13 +15,14 @@ class Timeline:
     """Places timestamps on one line on which every frame lies behind the one before.
 
     The first clip keeps its own timestamps, so that what goes out has the times of what came in. Gaps forward stay as
-    they are, up to `LONGEST_GAP`. A time that repeats, or lies back by less than two frames, is put one unit behind
+    they are, up to `longest_gap`. A time that repeats, or lies back by less than two frames, is put one unit behind
     the frame before it, and sound and later frames stay where they are. A time further back (a reset, a wrapped
     counter), or a jump beyond the longest gap, starts a new piece right behind the last frame; the sound moves along.
 
     Args:
         time_base: seconds a unit of the line; the time base of the first clip.
         frame_duration: units a frame lasts where neither frame nor clip says.
+        longest_gap: seconds between two frames beyond which a jump forward is a clock that was set.
 
     Attributes:
         resets: how many pieces were started by timestamps that jumped; joined clips do not count.
@@ -31,12 +32,14 @@ class Timeline:
     [7, 8, 9, 10, 11, 12]
     """
 
-    def __init__(self, time_base: Fraction, frame_duration: int) -> None:
+    def __init__(self, time_base: Fraction, frame_duration: int, longest_gap: float = LONGEST_GAP) -> None:
         self.time_base = time_base
+        self.longest_gap = longest_gap
         self.frame_duration = max(frame_duration, 1)
         self.resets = 0
         self._offset = 0
         self._last: int | None = None
+        self._joined = False
         self._last_duration = self.frame_duration
 
     @property
@@ -44,10 +47,14 @@ class Timeline:
         """Where the next frame is expected: behind the last one."""
         return 0 if self._last is None else self._last + self._last_duration
 
-    def join_clip(self, first_pts: int | None, time_base: Fraction) -> None:
-        """Another clip begins, whose first picture has the time `first_pts`: it will follow the last one."""
+    def join_clip(self, first_pts: int | None, time_base: Fraction, gap: float = 0.0) -> None:
+        """Another clip begins, whose first picture has the time `first_pts`: it will follow the last one, or come
+        `gap` seconds later where that much time has passed without pictures.
+        """
         if self._last is not None:
-            self._offset = self.end - self._rescale(first_pts or 0, time_base)
+            begin = max(self.end, self._last + round(gap / self.time_base))
+            self._offset = begin - self._rescale(first_pts or 0, time_base)
+            self._joined = gap > 0
 
     def place(self, pts: int | None, time_base: Fraction, duration: int = 0) -> int:
         """The place of a frame on the line, in units of the line's time base.
@@ -62,10 +69,11 @@ class Timeline:
             step = placed - self._last
             if -_JITTER * self.frame_duration < step <= 0:
                 placed = self._last + 1
-            elif step <= 0 or step * self.time_base > LONGEST_GAP:
+            elif step <= 0 or (step * self.time_base > self.longest_gap and not self._joined):
                 self.resets += 1
                 self._offset += self.end - placed
                 placed = self.end
+            self._joined = False
         shown = self._rescale(duration, time_base)
         if shown <= 0 and self._last is not None:
             # As long as the one before, but a pause is no frame duration.
