@@ -1,45 +1,97 @@
 """Analyses out over ZeroMQ: PUB loses rather than waits, PUSH waits rather than loses.
 
-What is bounded, and by what (imagezmq, Savant and pyzmq users suffer from all three: old frames, silent loss, growth):
-
-- ZeroMQ's own queue by `high_water` messages a peer, set before the bind;
-- the kernel's send buffer by `SEND_BUFFER` bytes: left to itself it grows to megabytes, which is a minute of old
-  masks for a reader that is a little too slow;
-- the wait of PUSH, once `stop` says so, by `linger` seconds.
+Beside the analyses go the states of the sources and, every second, a sign of life. Somebody who subscribes gets the
+newest state of each stream at once; analyses by class and pictures are made only while somebody asks for them.
 """
 
 from __future__ import annotations
 
-import errno
-import ipaddress
 import logging
-import re
 import secrets
-import socket as sockets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Self
 
-import zmq
+import av
+import msgspec
 
-from engines.errors import OutputError, RoadlensError, UsageError
 from pipeline.frame import Analysis
-from pipeline.messages import EndMessage, EndReason, Header, HeaderFormat, MaskOption, encode, from_analysis, topic
+from pipeline.jpeg import encode_jpeg
+from pipeline.keys import ServerKeys
+from pipeline.messages import (
+    AnalysisMessage,
+    EndMessage,
+    EndReason,
+    HeaderFormat,
+    HeartbeatMessage,
+    MaskOption,
+    StatusMessage,
+    class_topic,
+    classes_seen,
+    encode,
+    from_analysis,
+    from_change,
+    picture_of,
+    topic,
+)
+from pipeline.outlet import Outlet, Pattern
+from pipeline.overlay import Overlay, OverlayStyle
+from pipeline.picture import Colorimetry
+from pipeline.state import StateChange
 
 log = logging.getLogger(__name__)
 
-Pattern = Literal["pub", "push"]
+HEARTBEAT = 1.0
+"""Seconds between two signs of life."""
 
-SEND_BUFFER = 64 * 1024
-"""Bytes of the kernel's send buffer of one peer."""
+PULSE = 0.05
+"""Seconds between two looks for new subscribers: how long one waits for the state of the streams."""
 
-POLL_MS = 50
-"""Milliseconds between two looks at `stop` while PUSH waits for its reader."""
+_CHANGES = 256
+"""Changes of state kept for a PUSH reader that takes nothing; the oldest go first."""
 
-PATIENCE = 2.0
-"""Seconds that PUSH waits in silence before it says what it is waiting for."""
+
+class PictureOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Pictures on request, at `roadlens/v1-picture/<stream>/picture`: encoded only while somebody subscribes.
+
+    Attributes:
+        quality: of the JPEG, 1 to 100.
+        max_width: pixels; wider pictures are shrunk to it. 0 for no limit.
+        every: a picture of every n-th frame.
+        overlay: whether class colours and boxes are drawn on it.
+    """
+
+    quality: Annotated[int, msgspec.Meta(ge=1, le=100)] = 80
+    max_width: Annotated[int, msgspec.Meta(ge=0, le=16384)] = 1280
+    every: Annotated[int, msgspec.Meta(ge=1)] = 1
+    overlay: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    """What the publisher knows of a stream.
+
+    Attributes:
+        first: first sequence number of this run.
+        next: sequence number of the next analysis.
+        done: sequence number up to which analyses have been sent, or not been wanted.
+        open: whether an analysis came and no end since.
+        alive: whether it gets heartbeats.
+    """
+
+    first: int
+    next: int
+    done: int
+    open: bool = False
+    alive: bool = True
+    dropped: int = 0
+    changes: int = 0
+    heartbeats: int = 0
+    status: StatusMessage | None = None
+    overlay: Overlay | None = None
 
 
 class Publisher:
@@ -61,6 +113,8 @@ class Publisher:
         pattern: `pub` or `push`.
         header: how the headers are written.
         mask: how the class maps are written; `none` leaves them out.
+        picture: pictures on request, with `pub` only; None for none.
+        style: what is drawn on pictures, where they are overlaid and no output has drawn it already.
         high_water: messages queued for a peer that does not read.
         linger: seconds that a run being stopped still waits for readers, over all messages and `close` together; with
             `pub` also how long `close` delivers what is queued. A run that is not being stopped delivers everything
@@ -68,8 +122,8 @@ class Publisher:
         stop: says whether the run is being stopped. An `Event().is_set` fits.
         allow_remote: whether an address that other machines can reach may be bound.
         first_sequence: where the numbering of a stream goes on after an interrupted run; 0 for one not named.
-        curve_secret_key: the server's secret key (Z85, 40 characters): the socket then speaks CurveZMQ only. It proves
-            who the publisher is and encrypts; it does not choose among subscribers.
+        curve: keys with which the socket speaks CurveZMQ only, to those who are allowed; None for a plain socket.
+        heartbeat: seconds between two signs of life.
 
     Attributes:
         endpoint: the address bound, with the port that was chosen.
@@ -78,7 +132,7 @@ class Publisher:
 
     Raises:
         OutputError: the endpoint is malformed, in use, or not of this machine.
-        UsageError: the endpoint is open to other machines and `allow_remote` is not set, or the key is not one.
+        UsageError: the endpoint is open to other machines and `allow_remote` is not set.
     """
 
     def __init__(
@@ -88,62 +142,85 @@ class Publisher:
         *,
         header: HeaderFormat = "msgpack",
         mask: MaskOption = "png",
+        picture: PictureOptions | None = None,
+        style: OverlayStyle | None = None,
         high_water: int = 16,
         linger: float = 1.0,
         stop: Callable[[], bool] = lambda: False,
         allow_remote: bool = False,
         first_sequence: Mapping[str, int] | None = None,
-        curve_secret_key: str = "",
+        curve: ServerKeys | None = None,
+        heartbeat: float = HEARTBEAT,
     ) -> None:
-        bindable = _checked(endpoint, allow_remote)
         self.pattern = pattern
         self.sent: dict[str, int] = {}
         self.unsent: dict[str, int] = {}
         self._header = header
         self._mask = mask
-        self._linger = linger
-        self._stop = stop
+        self._picture = picture if pattern == "pub" else None
+        self._style = style or OverlayStyle()
         self._run = secrets.token_hex(4)
+        self._began = time.monotonic()
+        self._heartbeat = heartbeat
         self._first = dict(first_sequence or {})
-        self._next: dict[str, int] = {}
-        self._open: dict[str, None] = {}
-        self._dropped: dict[str, int] = {}
-        self._subscriptions: set[bytes] = set()
-        self._deadline: float | None = None
+        self._streams: dict[str, _Stream] = {}
+        self._changes: deque[StateChange] = deque(maxlen=_CHANGES)
         self._lock = threading.Lock()
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        # XPUB is PUB that hears who subscribes: without a subscriber no mask need be encoded.
-        self._socket = self._context.socket(zmq.XPUB if pattern == "pub" else zmq.PUSH)
-        try:
-            self._socket.set_hwm(high_water)
-            self._socket.setsockopt(zmq.SNDBUF, SEND_BUFFER)
-            self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
-            self._socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 30)
-            self._socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 10)
-            self._socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
-            self._socket.setsockopt(zmq.IPV6, 1 if "[" in bindable else 0)
-            if curve_secret_key:
-                _secure(self._socket, curve_secret_key)
-            _bind(self._socket, bindable)
-        except BaseException:
-            self._context.destroy(linger=0)
-            raise
-        self.endpoint: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._closing = threading.Event()
+        self._outlet = Outlet(
+            endpoint,
+            pattern,
+            high_water=high_water,
+            linger=linger,
+            stop=stop,
+            allow_remote=allow_remote,
+            curve=curve,
+        )
+        self.endpoint: str = self._outlet.endpoint
+        self._pulse = threading.Thread(target=self._beat, name=f"pulse {self.endpoint}", daemon=True)
+        self._pulse.start()
 
     def consume(self, analysis: Analysis) -> None:
         """Send an analysis under the next sequence number of its stream; one thread a stream."""
-        stream = analysis.frame.stream
+        name = analysis.frame.stream
         with self._lock:
-            sequence, first = self._number(stream)
-            self._open[stream] = None
-            self._dropped[stream] = self._dropped.get(stream, 0) + analysis.dropped_since_last
-            if not self._wanted(topic(stream, "analysis")):
+            self._tell_changes()
+            stream = self._stream(name)
+            sequence = stream.next
+            stream.next += 1
+            stream.open = stream.alive = True
+            stream.dropped += analysis.dropped_since_last
+            if not self._outlet.anybody():
+                stream.done = sequence + 1
                 return
-        message = from_analysis(analysis, sequence, run=self._run, run_start=first)
-        parts = encode(message, analysis.class_map, analysis.classes, header=self._header, mask=self._mask)
+        message = from_analysis(analysis, sequence, run=self._run, run_start=stream.first)
+        candidates = [topic(name, "analysis")]
+        if self.pattern == "pub":
+            candidates += (class_topic(seen, name) for seen in sorted(classes_seen(message)))
         with self._lock:
-            if not self._send(message, parts):
-                self.unsent[stream] = self.unsent.get(stream, 0) + 1
+            topics = [subject for subject in candidates if self._outlet.wanted(subject)]
+            pictured = self._picture is not None and self._outlet.wanted(topic(name, "picture"))
+        parts = self._encoded(message, analysis) if topics else []
+        picture = self._pictured(analysis, sequence, stream) if pictured else None
+        with self._lock:
+            for subject in topics:
+                if not self._send(name, [subject, *parts[1:]]):
+                    self.unsent[name] = self.unsent.get(name, 0) + 1
+            stream.done = sequence + 1
+            if picture is not None:
+                self._send(name, picture)
+
+    def status(self, change: StateChange) -> None:
+        """Tell the readers of a change of state, and those who come later of the newest one. Never waits.
+
+        With `push` it goes out as soon as a reader takes it.
+        """
+        self._changes.append(change)
+        if self._lock.acquire(blocking=False):
+            try:
+                self._tell_changes(wait=False)
+            finally:
+                self._lock.release()
 
     def end(self, stream: str, reason: EndReason = "complete", dropped: int | None = None) -> None:
         """Tell the readers that a stream is over. `close` says `stopped` of every stream that has not ended by then.
@@ -154,178 +231,140 @@ class Publisher:
             dropped: frames of the stream dropped over the run; left out, the sum over its analyses.
         """
         with self._lock:
-            sequence, first = self._number(stream)
-            self._open.pop(stream, None)
+            self._tell_changes()
+            known = self._stream(stream)
+            sequence = known.next
+            known.next += 1
+            known.open = known.alive = False
+            known.overlay = None
             message = EndMessage(
                 stream=stream,
                 sequence=sequence,
                 run=self._run,
-                run_start=first,
+                run_start=known.first,
                 frames=sequence,
-                dropped=self._dropped.get(stream, 0) if dropped is None else dropped,
+                dropped=known.dropped if dropped is None else dropped,
                 reason=reason,
             )
-            if self._wanted(topic(stream, "end")):
-                self._send(message, encode(message, header=self._header))
+            if self._outlet.wanted(topic(stream, "end")):
+                self._send(stream, encode(message, header=self._header))
+            known.done = sequence + 1
 
     def close(self) -> None:
         """End what has not ended, deliver what is queued (see `linger`), and free the socket. Twice is allowed.
 
         Leaving the `with` block by an exception counts as stopping.
         """
-        if self._socket.closed:
+        if self._outlet.closed:
             return
-        for stream in list(self._open):
-            self.end(stream, "stopped")
+        self._closing.set()
+        self._pulse.join()
+        for name in [name for name, stream in self._streams.items() if stream.open]:
+            self.end(name, "stopped")
         with self._lock:
-            if self.pattern == "pub":
-                self._socket.close(linger=round(self._linger * 1000))
-                self._context.term()
-            else:
-                self._deliver()
+            self._tell_changes()
+            self._outlet.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            self._stop = lambda: True
+            self._outlet.stop_now()
         self.close()
 
-    def _number(self, stream: str) -> tuple[int, int]:
-        """Take the next sequence number of a stream; and the first of this run."""
-        first = self._first.get(stream, 0)
-        sequence = self._next.get(stream, first)
-        self._next[stream] = sequence + 1
-        return sequence, first
+    # Encoding: without the lock, in the stream's own thread ---------------------------------------------------------
+    def _encoded(self, message: AnalysisMessage, analysis: Analysis) -> list[bytes]:
+        return encode(message, analysis.class_map, analysis.classes, header=self._header, mask=self._mask)
 
-    def _wanted(self, subject: bytes) -> bool:
-        """Whether anyone would get a message on this topic."""
-        if self.pattern == "push":
-            return True
-        try:
-            while True:
-                notice = self._socket.recv(zmq.NOBLOCK)
-                (self._subscriptions.add if notice[:1] == b"\x01" else self._subscriptions.discard)(notice[1:])
-        except zmq.Again:
-            return any(subject.startswith(prefix) for prefix in self._subscriptions)
+    def _pictured(self, analysis: Analysis, sequence: int, stream: _Stream) -> list[bytes] | None:
+        options = self._picture
+        if options is None or sequence % options.every:
+            return None
+        image = analysis.frame.image
+        if options.overlay:
+            image = analysis.picture or self._drawn(analysis, stream)
+        jpeg, *size = encode_jpeg(image, options.quality, options.max_width)
+        message = picture_of(analysis, sequence, (size[0], size[1]), run=self._run, overlaid=options.overlay)
+        return [*encode(message, header=self._header), jpeg]
 
-    def _send(self, message: Header, parts: list[bytes]) -> bool:
-        """Hand the parts to ZeroMQ, with PUSH as soon as a reader takes them; False when stopped before that."""
-        began = time.monotonic()
-        silent = True
-        while True:
-            try:
-                self._socket.send_multipart(parts, zmq.NOBLOCK)
-            except zmq.Again:
-                if self._out_of_time():
-                    return False
-                if silent and time.monotonic() - began > PATIENCE:
-                    log.warning("%s waits for a reader that takes its messages", self.endpoint)
-                    silent = False
-                self._socket.poll(POLL_MS, zmq.POLLOUT)
-            else:
-                self.sent[message.stream] = self.sent.get(message.stream, 0) + 1
-                return True
+    def _drawn(self, analysis: Analysis, stream: _Stream) -> av.VideoFrame:
+        if stream.overlay is None:
+            stream.overlay = Overlay(self._style, analysis.classes, Colorimetry.of(analysis.frame.image))
+        return stream.overlay.draw(analysis)
 
-    def _deliver(self) -> None:
-        """Close a PUSH socket once its queue is empty; when stopped, after at most `linger` seconds.
+    # Sending: the lock is held --------------------------------------------------------------------------------------
+    def _stream(self, name: str) -> _Stream:
+        if name not in self._streams:
+            first = self._first.get(name, 0)
+            self._streams[name] = _Stream(first, first, first)
+        return self._streams[name]
 
-        ZeroMQ fixes a socket's linger when it is closed and then waits in one call that nothing interrupts. So that
-        call is made in a thread of its own, which is left behind (with the last messages) if it outlives the bound.
-        """
-        self._socket.close(linger=-1)
-        waiting = threading.Thread(target=self._context.term, name=f"linger {self.endpoint}", daemon=True)
-        waiting.start()
-        while waiting.is_alive():
-            waiting.join(POLL_MS / 1000)
-            if self._out_of_time() and waiting.is_alive():
-                log.warning("%s was closed before its reader had taken the last messages", self.endpoint)
+    def _send(self, stream: str, parts: list[bytes], *, wait: bool = True) -> bool:
+        taken = self._outlet.send(parts) if wait else self._outlet.offer(parts)
+        if taken:
+            self.sent[stream] = self.sent.get(stream, 0) + 1
+        return taken
+
+    def _tell_changes(self, *, wait: bool = True) -> None:
+        """Send the changes of state that have come in, in their order."""
+        while self._changes:
+            change = self._changes.popleft()
+            stream = self._stream(change.stream)
+            message = from_change(change, stream.changes, run=self._run)
+            if self._outlet.wanted(topic(change.stream, "status")) and not self._send(
+                change.stream, encode(message, header=self._header), wait=wait
+            ):
+                if not wait:
+                    self._changes.appendleft(change)
                 return
+            stream.changes += 1
+            stream.status = message
+            stream.alive = not change.state.final
 
-    def _out_of_time(self) -> bool:
-        """Whether the run is being stopped and has been for longer than `linger`."""
-        if self._deadline is None and self._stop():
-            self._deadline = time.monotonic() + self._linger
-        return self._deadline is not None and time.monotonic() >= self._deadline
+    # The pulse: a thread of its own ---------------------------------------------------------------------------------
+    def _beat(self) -> None:
+        next_heartbeat = self._began + self._heartbeat
+        while not self._closing.wait(PULSE):
+            # PUSH may be waiting for its reader, with the lock: that is no time for signs of life.
+            if not self._lock.acquire(blocking=self.pattern == "pub"):
+                continue
+            try:
+                self._tell_changes(wait=False)
+                if self.pattern == "push":
+                    continue
+                self._greet(self._outlet.joined())
+                if (now := time.monotonic()) >= next_heartbeat:
+                    next_heartbeat = max(next_heartbeat + self._heartbeat, now)
+                    self._show_life(now)
+            finally:
+                self._lock.release()
 
+    def _greet(self, joined: set[bytes]) -> None:
+        """Send the newest states again that new subscribers want to know: each once, however many there are."""
+        for name, stream in self._streams.items():
+            if stream.status is None:
+                continue
+            subject = topic(name, "status")
+            if any(subject[:length] in joined for length in range(len(subject) + 1)):
+                self._send(name, encode(stream.status, header=self._header))
 
-def _secure(socket: zmq.Socket[bytes], secret_key: str) -> None:
-    """Make a socket a CurveZMQ server.
-
-    Raises:
-        UsageError: the key is not one.
-    """
-    try:
-        public = zmq.curve_public(secret_key.encode("ascii"))
-    except (ValueError, zmq.ZMQError) as error:
-        raise UsageError("the CurveZMQ secret key is not one: a key is 40 characters of Z85") from error
-    socket.curve_secretkey = secret_key.encode("ascii")
-    socket.curve_publickey = public
-    socket.curve_server = True
-
-
-_TCP = re.compile(r"tcp://(?P<host>\*|\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[A-Za-z0-9_.-]+):(?P<port>\d{1,5}|\*)")
-
-
-def _checked(endpoint: str, allow_remote: bool) -> str:
-    """The endpoint in ZeroMQ's terms, if it can be one and is not open to others by accident."""
-    if endpoint.startswith("ipc://"):
-        _check_ipc(endpoint)
-        return endpoint
-    match = _TCP.fullmatch(endpoint)
-    if match is None or (match["port"] != "*" and int(match["port"]) > 65535):
-        raise OutputError(
-            f"{endpoint!r} is not an address to publish on: write tcp://127.0.0.1:5555 or ipc:///path/to/socket"
-        )
-    if not allow_remote and not _is_loopback(match["host"]):
-        raise UsageError(
-            f"{endpoint} would be open to other machines: bind to tcp://127.0.0.1:{match['port']}, "
-            "or allow remote readers explicitly"
-        )
-    host = "127.0.0.1" if match["host"] == "localhost" else match["host"]  # ZeroMQ binds to no names
-    return f"tcp://{host}:{'*' if match['port'] == '0' else match['port']}"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
-    except ValueError:
-        return False  # an interface's or a machine's name
-
-
-def _check_ipc(endpoint: str) -> None:
-    """Refuse a path that ZeroMQ would take over: it removes whatever lies at an ipc path before it binds."""
-    path = Path(endpoint.removeprefix("ipc://"))
-    if not path.name:
-        raise OutputError(f"{endpoint!r} is not an address to publish on: write ipc:///path/to/socket")
-    if not path.exists():
-        return
-    if not path.is_socket():
-        raise OutputError(f"{endpoint} is a file and no socket: name a path that does not exist yet")
-    with sockets.socket(sockets.AF_UNIX) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return  # left behind by a process that is gone
-    raise OutputError(f"{endpoint} is in use by another process: choose another path or stop that process")
-
-
-def _bind(socket: zmq.Socket[Any], endpoint: str) -> None:
-    try:
-        socket.bind(endpoint)
-    except zmq.ZMQError as error:
-        raise _explained(endpoint, error) from error
-
-
-def _explained(endpoint: str, error: zmq.ZMQError) -> RoadlensError:
-    if error.errno == errno.EADDRINUSE:
-        return OutputError(f"{endpoint} is in use by another process: choose another port or stop that process")
-    if error.errno in {errno.EADDRNOTAVAIL, errno.ENODEV}:
-        return OutputError(f"{endpoint} is no address of this machine: bind to tcp://127.0.0.1:5555 or one of its own")
-    if error.errno == errno.EACCES:
-        return OutputError(f"{endpoint} may not be bound by this user: choose a port above 1023 or a path of your own")
-    return OutputError(f"{endpoint} cannot be bound: {zmq.strerror(error.errno or 0)}")
+    def _show_life(self, now: float) -> None:
+        for name, stream in self._streams.items():
+            if not stream.alive:
+                continue
+            message = HeartbeatMessage(
+                stream=name,
+                sequence=stream.heartbeats,
+                run=self._run,
+                at=round(time.time(), 6),
+                uptime_s=round(now - self._began, 3),
+                interval_s=self._heartbeat,
+                state=None if stream.status is None else stream.status.state,
+                next_sequence=stream.done,
+                sent=self.sent.get(name, 0),
+                dropped=stream.dropped,
+            )
+            stream.heartbeats += 1
+            if self._outlet.wanted(topic(name, "heartbeat")):
+                self._send(name, encode(message, header=self._header))

@@ -7,14 +7,37 @@ from urllib.parse import quote
 
 from engines.classes import ClassInfo
 from engines.errors import OutputError
-from pipeline.messages import AnalysisMessage, Header, MaskMessage, Received, encode_png, to_json
+from pipeline.messages import (
+    AnalysisMessage,
+    EndMessage,
+    Header,
+    HeartbeatMessage,
+    MaskMessage,
+    PictureMessage,
+    Received,
+    StatusMessage,
+    encode_png,
+    kind_of,
+    to_json,
+)
 
 
 def describe(header: Header) -> str:
     """A header in one line for people."""
-    if not isinstance(header, AnalysisMessage):
-        told = f"{header.frames} frames, {header.dropped} dropped"
-        return f"{header.stream} #{header.sequence}  end ({header.reason}): {told}"
+    match header:
+        case EndMessage():
+            told = f"{header.frames} frames, {header.dropped} dropped"
+            return f"{header.stream} #{header.sequence}  end ({header.reason}): {told}"
+        case StatusMessage():
+            again = "" if header.retry_in is None else f", again in {header.retry_in:.1f} s"
+            return f"{header.stream}  {header.state}{': ' if header.reason else ''}{header.reason}{again}"
+        case HeartbeatMessage():
+            state = "" if header.state is None else f"{header.state}, "
+            told = f"{header.sent} messages, {header.dropped} frames dropped, up {header.uptime_s:.0f} s"
+            return f"{header.stream}  alive: {state}{told}"
+        case PictureMessage():
+            made = "".join(f", {word}" for word in ("overlaid", "anonymized") if getattr(header, word))
+            return f"{header.stream} #{header.sequence}  picture {header.width}×{header.height}{made}"
     parts = [f"{header.stream} #{header.sequence}", f"frame {header.frame}", f"{header.time_s:.3f} s"]
     parts += [f"age {header.age_ms:.0f} ms"]
     if header.dropped_since_last:
@@ -30,18 +53,23 @@ def describe(header: Header) -> str:
 def write_received(received: Received, folder: Path) -> None:
     """Write a message as `<folder>/<stream>/<run>-<sequence>.json`, and its mask beside it as `.png`.
 
-    The mask is written first: where there is a `.json`, the message is complete.
+    What is neither analysis nor end is numbered apart and has its kind in its name: `<run>-<sequence>-status.json`; a
+    picture lies beside it as `.jpg`. Mask and picture are written first: where there is a `.json`, the message is
+    complete.
 
     Raises:
         OutputError: the folder cannot be written to.
     """
     header = received.header
     place = folder / _file_name(header.stream)
-    name = f"{_file_name(header.run)}-{header.sequence:08d}"
+    numbered_together = isinstance(header, AnalysisMessage | EndMessage)
+    name = f"{_file_name(header.run)}-{header.sequence:08d}{'' if numbered_together else '-' + kind_of(header)}"
     try:
         place.mkdir(parents=True, exist_ok=True)
         if received.class_map is not None and isinstance(header, AnalysisMessage) and header.mask is not None:
             (place / f"{name}.png").write_bytes(_png(received, header.mask))
+        if isinstance(header, PictureMessage) and received.payload is not None:
+            (place / f"{name}.jpg").write_bytes(received.payload)
         (place / f"{name}.json").write_bytes(to_json(header) + b"\n")
     except OSError as error:
         raise OutputError(f"{place / name}.json cannot be written: {error.strerror}") from error

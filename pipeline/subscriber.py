@@ -8,15 +8,35 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import zmq
-import zmq.utils.z85
+from zmq.utils.monitor import recv_monitor_message
 
 from engines.errors import SourceError, UsageError
-from pipeline.messages import KINDS, PREFIX, EndMessage, Header, Received, decode, topic
+from pipeline.keys import ClientKeys, trust
+from pipeline.messages import (
+    PICTURE_PREFIX,
+    PREFIX,
+    AnalysisMessage,
+    EndMessage,
+    HeartbeatMessage,
+    Kind,
+    Received,
+    class_topic,
+    decode,
+    kind_of,
+    of_unknown_kind,
+    topic,
+)
 
 SubscriberPattern = Literal["sub", "pull"]
 
 RECEIVE_BUFFER = 64 * 1024
 """Bytes of the kernel's receive buffer: left to itself it grows to megabytes of messages that are old when read."""
+
+MAX_MESSAGE = 128 << 20
+"""Bytes of the largest part of a message that is taken from a stranger; a larger one ends the connection."""
+
+_MECHANISM_MISMATCH = 0x11000001
+"""ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH of zmq.h: one end speaks CurveZMQ and the other does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +58,7 @@ class Gap:
 
 @dataclass(slots=True)
 class StreamTally:
-    """What came of one stream, and what did not.
+    """What came of one stream's analyses and its end, and what did not.
 
     Attributes:
         first: sequence number of the first message seen; what was sent before it is not counted as missed.
@@ -56,7 +76,7 @@ class StreamTally:
     _run: str = ""
     _next: int = 0
 
-    def add(self, header: Header) -> Gap:
+    def add(self, header: AnalysisMessage | EndMessage) -> Gap:
         """Count a message; the gap before it, of `count` 0 where nothing is missing.
 
         A publisher that was started again begins at its `run_start` (0, or further on where it resumed a file): what
@@ -76,6 +96,19 @@ class StreamTally:
         self._next = header.sequence + 1
         return gap
 
+    def overdue(self, heartbeat: HeartbeatMessage) -> Gap:
+        """Count what a heartbeat says was sent before it and has not come; messages do not overtake each other."""
+        if not self.received or heartbeat.run != self._run or heartbeat.next_sequence <= self._next:
+            return Gap(heartbeat.stream, self._next, 0)
+        gap = Gap(heartbeat.stream, self._next, heartbeat.next_sequence - self._next)
+        self.missed += gap.count
+        self._next = heartbeat.next_sequence
+        return gap
+
+    def repeats(self, header: AnalysisMessage) -> bool:
+        """Whether this is the message seen last: one with two of the classes asked for comes under each of them."""
+        return self.received > 0 and header.run == self._run and header.sequence == self._next - 1
+
 
 class Subscriber:
     """Iterates the messages of one publisher. To be used from one thread.
@@ -92,18 +125,25 @@ class Subscriber:
         pattern: `sub` for a publisher that is `pub`, `pull` for one that is `push`.
         streams: ids of the streams wanted, or None for all. With `pull` every message is taken from the publisher and
             those of other streams are discarded.
+        kinds: of the messages wanted. Analyses and ends by default; `picture` has the publisher make pictures, where
+            it is set up to.
+        classes: names of classes; only analyses in which one of them is seen are wanted (`messages.classes_seen`), or
+            None for all. Those between them are not sent, so nothing is counted as missed. With `sub` only; and
+            messages of other kinds then need `streams`.
+        masks: whether class maps are decoded.
         timeout: seconds to wait for a message, or None for as long as it takes.
         until_end: whether to stop once every stream has ended: every one of `streams`, or where that is None every one
             seen so far.
-        on_gap: called with each gap and each restart, before the message behind it is returned.
+        on_gap: called with each gap and each restart, before the message behind it is returned; with a gap at the end
+            of what has come, when a heartbeat tells of it.
         high_water: messages queued here before the publisher sees that this reader is slow.
-        curve_server_key: the publisher's public key (Z85, 40 characters), where it speaks CurveZMQ.
+        curve: the publisher's key and one's own, where it speaks CurveZMQ.
 
     Attributes:
-        tallies: what was received and missed, by stream.
+        tallies: analyses and ends received and missed, by stream.
 
     Raises:
-        UsageError: the endpoint or the key is malformed.
+        UsageError: the endpoint or a key is malformed, or what is asked for does not go together.
     """
 
     def __init__(
@@ -112,15 +152,25 @@ class Subscriber:
         pattern: SubscriberPattern = "sub",
         *,
         streams: Collection[str] | None = None,
+        kinds: Collection[Kind] = ("analysis", "end"),
+        classes: Collection[str] | None = None,
+        masks: bool = True,
         timeout: float | None = None,
         until_end: bool = False,
         on_gap: Callable[[Gap], None] = lambda _: None,
         high_water: int = 16,
-        curve_server_key: str = "",
+        curve: ClientKeys | None = None,
     ) -> None:
+        if classes is not None and pattern == "pull":
+            raise UsageError("classes are chosen by the topics of PUB; PUSH gives every message to one reader")
+        if classes is not None and until_end and streams is None:
+            raise UsageError("to read one class until the end, name the streams: ends come by stream")
         self.tallies: dict[str, StreamTally] = {}
         self._endpoint = endpoint
         self._streams = None if streams is None else frozenset(streams)
+        self._kinds = frozenset(kinds)
+        self._classes = classes
+        self._masks = masks
         self._timeout = timeout
         self._until_end = until_end
         self._on_gap = on_gap
@@ -129,16 +179,23 @@ class Subscriber:
         try:
             self._socket.set_hwm(high_water)
             self._socket.setsockopt(zmq.RCVBUF, RECEIVE_BUFFER)
+            self._socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
             self._socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
             self._socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 30)
             self._socket.setsockopt(zmq.RECONNECT_IVL, 100)
             self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
             self._socket.setsockopt(zmq.IPV6, 1 if "[" in endpoint else 0)  # with it, `localhost` means ::1 only
-            if curve_server_key:
-                _trust(self._socket, curve_server_key)
+            if curve is not None:
+                trust(self._socket, curve)
             if pattern == "sub":
-                for prefix in (PREFIX,) if streams is None else map(topic, streams):
+                for prefix in self._prefixes(until_end):
                     self._socket.setsockopt(zmq.SUBSCRIBE, prefix)
+            self._handshakes = self._socket.get_monitor_socket(
+                zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            )
+            self._poller = zmq.Poller()
+            self._poller.register(self._socket, zmq.POLLIN)
+            self._poller.register(self._handshakes, zmq.POLLIN)
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:
             self.close()
@@ -151,12 +208,12 @@ class Subscriber:
 
     @property
     def received(self) -> int:
-        """Messages received of all streams."""
+        """Analyses and ends received of all streams."""
         return sum(tally.received for tally in self.tallies.values())
 
     @property
     def missed(self) -> int:
-        """Messages missed of all streams."""
+        """Analyses and ends missed of all streams."""
         return sum(tally.missed for tally in self.tallies.values())
 
     @property
@@ -166,34 +223,89 @@ class Subscriber:
         return bool(wanted) and all(name in self.tallies and self.tallies[name].end is not None for name in wanted)
 
     def receive(self) -> Received:
-        """The next message; kinds of message that this version does not know are passed over.
+        """The next message of the kinds wanted; kinds that this version does not know are passed over.
 
         Raises:
             MessageError: what came is not a roadlens message; the next call goes on behind it.
-            SourceError: nothing came within `timeout`.
+            SourceError: nothing came within `timeout`, or the publisher does not let this reader in.
         """
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         while True:
+            parts = self._arrived(deadline)
+            if of_unknown_kind(parts[0]):
+                continue
+            received = decode(parts, masks=self._masks)
+            header = received.header
+            if self._streams is not None and header.stream not in self._streams:
+                continue
+            if isinstance(header, AnalysisMessage | EndMessage):
+                gap = self._count(header)
+                if gap is None:
+                    continue
+                if gap.count or gap.restarted:
+                    self._on_gap(gap)
+                    received = replace(received, missed=gap.count, restarted=gap.restarted)
+            elif isinstance(header, HeartbeatMessage) and self._classes is None and header.stream in self.tallies:
+                late = self.tallies[header.stream].overdue(header)
+                if late.count:
+                    self._on_gap(late)
+            if kind_of(header) in self._kinds:
+                return received
+
+    def _arrived(self, deadline: float | None) -> list[bytes]:
+        while True:
             left = None if deadline is None else max(0, round((deadline - time.monotonic()) * 1000))
-            if not self._socket.poll(left):
-                raise SourceError(
-                    f"nothing came from {self._endpoint} within {self._timeout:g} s: "
-                    "see that the publisher is running, of the same pattern and publishing these streams"
-                )
-            parts = self._socket.recv_multipart()
-            if _of_unknown_kind(parts[0]):
+            ready = dict(self._poller.poll(left))
+            if self._socket in ready:
+                return self._socket.recv_multipart()
+            if self._handshakes in ready:
+                self._look_at_handshake()
                 continue
-            received = decode(parts)
-            stream = received.header.stream
-            if self._streams is not None and stream not in self._streams:
-                continue
-            if stream not in self.tallies:
-                self.tallies[stream] = StreamTally(first=received.header.sequence)
-            gap = self.tallies[stream].add(received.header)
-            if gap.count or gap.restarted:
-                self._on_gap(gap)
-                received = replace(received, missed=gap.count, restarted=gap.restarted)
-            return received
+            raise SourceError(
+                f"nothing came from {self._endpoint} within {self._timeout:g} s: "
+                "see that the publisher is running, of the same pattern and publishing these streams"
+            )
+
+    def _look_at_handshake(self) -> None:
+        event = recv_monitor_message(self._handshakes)
+        if event["event"] == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            raise SourceError(
+                f"{self._endpoint} does not let this reader in: have its public key put on the publisher's allow-list"
+            )
+        if event["value"] == _MECHANISM_MISMATCH:
+            raise SourceError(
+                f"{self._endpoint} and this reader do not agree on CurveZMQ: give the publisher's key if it has one, "
+                "and none if it has not"
+            )
+
+    def _count(self, header: AnalysisMessage | EndMessage) -> Gap | None:
+        """Count a message; None for one that has come before."""
+        stream = header.stream
+        if stream not in self.tallies:
+            self.tallies[stream] = StreamTally(first=header.sequence)
+        tally = self.tallies[stream]
+        if self._classes is None:
+            return tally.add(header)
+        if isinstance(header, AnalysisMessage) and tally.repeats(header):
+            return None
+        gap = tally.add(header)
+        tally.missed -= gap.count  # it was not asked for
+        return replace(gap, count=0)
+
+    def _prefixes(self, until_end: bool) -> list[bytes]:
+        """What to subscribe to: no more than is wanted, as far as the beginning of a topic can say it."""
+        streams = None if self._streams is None else sorted(self._streams)
+        chosen: list[bytes] = []
+        if "picture" in self._kinds:
+            chosen += [PICTURE_PREFIX] if streams is None else [topic(s, "picture") for s in streams]
+        if self._classes is not None:
+            if "analysis" in self._kinds:
+                chosen += [class_topic(c, s) for c in sorted(self._classes) for s in streams or (None,)]
+        elif "analysis" in self._kinds or (streams is None and (until_end or self._kinds != {"picture"})):
+            # Heartbeats come along: they tell of losses at the end.
+            return chosen + ([PREFIX] if streams is None else [topic(s) for s in streams])
+        others = self._kinds - {"analysis", "picture"} | ({"end"} if until_end else set())
+        return chosen + [topic(s, kind) for s in streams or () for kind in sorted(others)]
 
     def __iter__(self) -> Iterator[Received]:
         while not (self._until_end and self.ended):
@@ -202,6 +314,8 @@ class Subscriber:
     def close(self) -> None:
         """Disconnect. Twice is allowed."""
         if not self._context.closed:
+            if not self._socket.closed:
+                self._socket.disable_monitor()
             self._context.destroy(linger=0)
 
     def __enter__(self) -> Self:
@@ -209,20 +323,3 @@ class Subscriber:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _trust(socket: zmq.Socket[bytes], server_key: str) -> None:
-    """Make a socket a CurveZMQ client of the server with this public key, under a key pair made for the occasion."""
-    key = server_key.encode("ascii", "replace")
-    try:
-        if len(zmq.utils.z85.decode(key)) != 32:
-            raise ValueError("a key has 32 bytes")
-    except (ValueError, KeyError) as error:
-        raise UsageError("the CurveZMQ server key is not one: a key is 40 characters of Z85") from error
-    socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
-    socket.curve_serverkey = key
-
-
-def _of_unknown_kind(subject: bytes) -> bool:
-    """Whether a message of this version is of a kind that came later; anything else is for `decode` to judge."""
-    return subject.startswith(PREFIX) and subject.rpartition(b"/")[2].decode("latin-1") not in KINDS

@@ -16,6 +16,8 @@ while kind != "end":
     topic, header, *payload = socket.recv_multipart()
     message = msgpack.unpackb(header)
     stream, sequence, kind = message["stream"], message["sequence"], message["kind"]
+    if kind not in ("analysis", "end"):
+        continue  # states and signs of life are numbered apart
     missed, expected[stream] = sequence - expected.get(stream, sequence), sequence + 1
     print(topic.decode(), sequence, f"missed {missed}", *[box["label"] for box in message.get("boxes", [])])
     if payload:

@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pytest
 import zmq
 
 from engines.errors import OutputError, RoadlensError, UsageError
-from pipeline import messages, publish
+from pipeline import messages, outlet, publish
 from pipeline.messages import AnalysisMessage, EndMessage
 from pipeline.publish import Publisher
 from pipeline.subscriber import Subscriber
@@ -49,10 +50,15 @@ def said(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def until_subscribed(publisher: Publisher, stream: str = "drive") -> None:
+def until_subscribed(publisher: Publisher, stream: str = "drive", subject: bytes = b"", *, wanted: bool = True) -> None:
     """Wait for a subscriber's word to arrive: PUB sends nothing before that."""
-    while not publisher._wanted(messages.topic(stream, "analysis")):
-        publisher._socket.poll(1000, zmq.POLLIN)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with publisher._lock:
+            if publisher._outlet.wanted(subject or messages.topic(stream, "analysis")) is wanted:
+                return
+        time.sleep(0.005)
+    raise AssertionError("no word of the subscriber")
 
 
 def puller(endpoint: str, high_water: int = 16) -> Subscriber:
@@ -154,7 +160,7 @@ def test_push_waits_for_its_reader_and_loses_nothing_of_what_it_took() -> None:
         Publisher(ANYWHERE, "push", high_water=4, linger=0, stop=stop, mask="none") as publisher,
         puller(publisher.endpoint, high_water=4) as subscriber,
     ):
-        publisher._socket.poll(None, zmq.POLLOUT)  # connected
+        publisher._outlet._socket.poll(None, zmq.POLLOUT)  # connected
         for index in range(frames):
             publisher.consume(analysis(index))
         taken = publisher.sent["drive"]
@@ -167,7 +173,7 @@ def test_push_waits_for_its_reader_and_loses_nothing_of_what_it_took() -> None:
 
 
 def test_without_a_reader_push_waits_until_it_is_stopped(caplog: pytest.LogCaptureFixture, monkeypatch: Any) -> None:
-    monkeypatch.setattr(publish, "PATIENCE", 0.0)
+    monkeypatch.setattr(outlet, "PATIENCE", 0.0)
     waits, stopped = threading.Event(), threading.Event()
 
     def stop() -> bool:
@@ -232,7 +238,7 @@ def test_a_subscriber_that_stops_reading_slows_nobody_and_grows_no_memory() -> N
     noise = np.random.default_rng(0).integers(0, 19, (256, 256), np.uint8)
     frames = 1500
     with (
-        Publisher(ANYWHERE, "pub", mask="rle") as publisher,
+        Publisher(ANYWHERE, "pub", mask="rle", heartbeat=3600) as publisher,
         reader(publisher.endpoint, "sub", "hold") as process,
         Subscriber(publisher.endpoint, timeout=30) as neighbour,
     ):
@@ -299,8 +305,7 @@ def test_nothing_is_encoded_while_nobody_is_subscribed(monkeypatch: pytest.Monke
             publisher.consume(analysis(3, "another"))
             publisher.consume(analysis(3))
             assert subscriber.receive().header.sequence == 3
-        while publisher._wanted(messages.topic("drive", "analysis")):  # the subscriber's leaving arrives
-            publisher._socket.poll(1000, zmq.POLLIN)
+        until_subscribed(publisher, wanted=False)  # the subscriber's leaving arrives
         publisher.consume(analysis(4))
     assert encoded == [3]
 
@@ -384,44 +389,6 @@ def test_ipc_takes_over_what_a_dead_process_left_and_nothing_else(tmp_path: Path
         publisher.consume(analysis())
         publisher.end("drive")
         assert len(list(subscriber)) == 2
-
-
-# CurveZMQ -------------------------------------------------------------------------------------------------------------
-
-
-def test_curve_serves_who_knows_the_servers_key() -> None:
-    public, secret = (key.decode() for key in zmq.curve_keypair())
-    with (
-        Publisher(ANYWHERE, "push", curve_secret_key=secret) as publisher,
-        Subscriber(publisher.endpoint, "pull", until_end=True, timeout=30, curve_server_key=public) as subscriber,
-    ):
-        publisher.consume(analysis())
-        publisher.end("drive")
-        assert len(list(subscriber)) == 2
-
-
-@pytest.mark.parametrize("key", [lambda: "", lambda: zmq.curve_keypair()[0].decode()], ids=["none", "another"])
-def test_curve_keeps_others_out(key: Callable[[], str]) -> None:
-    secret = zmq.curve_keypair()[1].decode()
-    with (
-        Publisher(ANYWHERE, "push", curve_secret_key=secret, stop=lambda: True, linger=0) as publisher,
-        Subscriber(publisher.endpoint, "pull", curve_server_key=key()) as subscriber,
-    ):
-        monitor = subscriber._socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_DISCONNECTED
-        )
-        assert monitor.poll(30_000), "the handshake fails"
-        subscriber._socket.disable_monitor()
-        publisher.consume(analysis())
-        assert publisher.unsent == {"drive": 1}
-
-
-def test_a_key_that_is_none_is_refused_without_showing_it() -> None:
-    with pytest.raises(UsageError, match="40 characters") as refused:
-        Publisher(ANYWHERE, curve_secret_key="hunter2")
-    assert "hunter2" not in str(refused.value)
-    with pytest.raises(UsageError, match="40 characters"):
-        Subscriber("tcp://127.0.0.1:5555", curve_server_key="hunter2")
 
 
 # The example client ---------------------------------------------------------------------------------------------------

@@ -205,7 +205,7 @@ def test_it_prints_a_line_for_every_message_and_sums_up() -> None:
 def test_json_is_the_header_and_count_ends_it() -> None:
     with Publisher(ANYWHERE, "push", linger=0, stop=lambda: True, high_water=100) as publisher:
         process = start(publisher.endpoint, "--pull", "--json", "--count", "2")
-        publisher._socket.poll(None, zmq.POLLOUT)  # connected
+        publisher._outlet._socket.poll(None, zmq.POLLOUT)  # connected
         for index in range(5):
             publisher.consume(analysis(index))
         output, error = process.communicate(timeout=60)
@@ -238,7 +238,7 @@ def test_a_folder_gets_masks_and_json(tmp_path: Path) -> None:
 def test_ctrl_c_ends_it_cleanly() -> None:
     with Publisher(ANYWHERE, "push", linger=0, stop=lambda: True) as publisher:
         process = start(publisher.endpoint, "--pull")
-        publisher._socket.poll(None, zmq.POLLOUT)  # connected
+        publisher._outlet._socket.poll(None, zmq.POLLOUT)  # connected
         publisher.consume(analysis(0))
         assert process.stdout is not None
         first = process.stdout.readline()
@@ -252,7 +252,7 @@ def test_a_pipe_that_closes_ends_it_quietly() -> None:
     """`roadlens subscribe … | head -1`."""
     with Publisher(ANYWHERE, "push", linger=0, stop=lambda: True) as publisher:
         process = start(publisher.endpoint, "--pull", "--timeout", "30")
-        publisher._socket.poll(None, zmq.POLLOUT)  # connected
+        publisher._outlet._socket.poll(None, zmq.POLLOUT)  # connected
         publisher.consume(analysis(0))
         assert process.stdout is not None
         process.stdout.readline()
