@@ -19,6 +19,7 @@ from wsgiref.types import WSGIApplication
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 
 from engines.errors import OutputError
+from pipeline.state import SourceState, StateChange
 
 EngineState = Literal["loading", "building", "ready", "failed"]
 ENGINE_STATES: tuple[EngineState, ...] = ("loading", "building", "ready", "failed")
@@ -104,6 +105,10 @@ class Metrics:
         self._encoder_info = Gauge(
             "roadlens_encoder_info", "1 for the encoder that a stream uses.", ("stream", "encoder"), registry=registry
         )
+        self._stream_state = Gauge(
+            "roadlens_stream_state", "1 for the state that a stream's source is in.", ("stream", "state"),
+            registry=registry,
+        )  # fmt: skip
         self._engines: dict[str, tuple[str, str, str, str]] = {}
         self._encoders: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -149,8 +154,22 @@ class Metrics:
                 self._engine_info.remove(*before)
             self._engines[model] = described
             self._engine_info.labels(*described).set(1)
-            for each in ENGINE_STATES:
-                self._engine_state.labels(model, each).set(each == state)
+        self.engine_state(model, state)
+
+    def engine_state(self, model: str, state: EngineState) -> None:
+        """The state of a model's engine, also while nothing else is known of it."""
+        for each in ENGINE_STATES:
+            self._engine_state.labels(model, each).set(each == state)
+
+    def forget_engine_state(self, model: str) -> None:
+        """Take back what `engine_state` said: the model is known under another name by now."""
+        for each in ENGINE_STATES:
+            self._engine_state.remove(model, each)
+
+    def state(self, change: StateChange) -> None:
+        """The state that a stream's source is in; replaces the one before."""
+        for each in SourceState:
+            self._stream_state.labels(change.stream, each.value).set(each is change.state)
 
     def encoder(self, stream: str, encoder: str) -> None:
         """The encoder in use for a stream; replaces the one before."""

@@ -7,7 +7,7 @@ later pictures from its planes, so they are never written to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import av
@@ -214,18 +214,33 @@ class OverlayStage:
     Args:
         style: what to draw.
         interval: nominal seconds between frames, where the heads-up line's frame rate begins.
+
+    Attributes:
+        wanted: whether anybody looks; asked before every frame, and while nobody does, nothing is drawn.
     """
 
     name = "overlay"
 
     def __init__(self, style: OverlayStyle, interval: float = 0.04) -> None:
+        self.wanted: Callable[[], bool] = lambda: True
         self._style, self._interval = style, interval
         self._overlay: Overlay | None = None
         self._before: float | None = None
 
+    @property
+    def style(self) -> OverlayStyle:
+        """What is drawn; a new one holds from the next frame on, and may be set from any thread."""
+        return self._style
+
+    @style.setter
+    def style(self, style: OverlayStyle) -> None:
+        self._style = style
+
     def process(self, analysis: Analysis) -> Analysis:
         """Draw; the pixel format and colours of the first frame hold for the stream."""
-        if self._overlay is None:
+        if not self.wanted():
+            return analysis
+        if self._overlay is None or self._overlay.style is not self._style:
             self._overlay = Overlay(self._style, analysis.classes, Colorimetry.of(analysis.frame.image))
         analysis.picture = self._overlay.draw(analysis, self._heads_up(analysis) if self._style.heads_up else "")
         return analysis

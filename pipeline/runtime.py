@@ -44,7 +44,8 @@ FILE_SLOT = 4
 """Decoded frames of a file that wait for the engine."""
 
 CREDITS = 4
-"""Frames of a stream between the batch and its sinks."""
+"""Frames of a stream between the batch and its sinks, at least: twice what the engines have in flight, so that neither
+they nor an encoder wait for the other."""
 
 STOP_SECONDS = 5.0
 """How long a stop may take; what has not stopped by then is named."""
@@ -160,7 +161,9 @@ class StreamCounts:
 
 @dataclass(slots=True)
 class StreamResult:
-    """How a stream ended: `complete`, `stopped` or `failed`, with the error that ended it."""
+    """How a stream ended: `complete`, `stopped` or `failed`, with the error that ended it; `not_stopped` names the
+    threads of it that still run.
+    """
 
     stream: str
     mode: str
@@ -169,6 +172,7 @@ class StreamResult:
     error: Exception | None
     decode_errors: int
     skipped_clips: list[tuple[str, str]]
+    not_stopped: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -283,7 +287,9 @@ class Runtime:
         self._stuck: list[_Stream] = []
         self._batch_clock = StageClock(self._observe_stage)
         self._max_batch = min((m.engine.max_batch for m in models), default=8)
-        self._engine_free = threading.Semaphore(max(1, min((m.engine.in_flight for m in models), default=8)))
+        in_flight = max(1, min((m.engine.in_flight for m in models), default=8))
+        self._engine_free = threading.Semaphore(in_flight)
+        self._credits = max(CREDITS, 2 * in_flight)
         self._engine_time = 0.0
         self._next_stream = 0
         self._stopping = threading.Event()
@@ -584,7 +590,7 @@ class Runtime:
                 if not streams and (not self._idle or self._stopping.is_set()):
                     self._batch_over = True
                     return None
-                ready = [i for i, s in enumerate(streams) if len(s.slot) and s.in_flight < CREDITS]
+                ready = [i for i, s in enumerate(streams) if len(s.slot) and s.in_flight < self._credits]
                 if ready:
                     first_ready = now if first_ready is None else first_ready
                     left = first_ready + self._window(now) - now
@@ -617,7 +623,7 @@ class Runtime:
         credit.
         """
         return all(
-            i in ready or s.slot.ended or s.paused or s.in_flight >= CREDITS for i, s in enumerate(self._batched)
+            i in ready or s.slot.ended or s.paused or s.in_flight >= self._credits for i, s in enumerate(self._batched)
         )
 
     def _take(self, order: list[int]) -> list[tuple[_Stream, Sample]]:
@@ -818,7 +824,7 @@ def _result(stream: _Stream) -> StreamResult:
     source = stream.plan.source
     return StreamResult(
         source.id, source.mode, stream.counts, stream.reason, stream.error, source.counts.decode_errors,
-        source.counts.skipped_clips,
+        source.counts.skipped_clips, stream.alive,
     )  # fmt: skip
 
 

@@ -1,16 +1,22 @@
-"""A run from its configuration: opens everything before anything is written, runs, and says how it went."""
+"""A run from its configuration: opens everything before anything is written, runs, and says how it went.
+
+A *serving* session begins without streams and goes on until it is stopped; streams come and go meanwhile.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import queue
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import engines
 from engines.errors import ModelError, OutputError, RoadlensError, UsageError
@@ -19,11 +25,14 @@ from pipeline.fragments import ResumePoint
 from pipeline.frame import Analysis
 from pipeline.fuse import FuseOptions
 from pipeline.jsonlines import JsonLines, complete_lines, read_lines, truncate_lines
+from pipeline.live_view import LiveView
 from pipeline.metrics import Metrics
 from pipeline.overlay import OverlayStage
 from pipeline.publish import Publisher
-from pipeline.runtime import LoadedModel, RunResult, Runtime, Sink, Stage, StreamPlan
+from pipeline.redact import strip_credentials
+from pipeline.runtime import LiveSource, LoadedModel, RunResult, Runtime, Sink, Stage, StreamPlan
 from pipeline.sources import Source, StreamInfo, resolve_source, stream_name
+from pipeline.state import SourceState, StateChange
 from pipeline.video_writer import VideoWriter, partial_name
 
 log = logging.getLogger(__name__)
@@ -34,6 +43,18 @@ _LEAST_FREE = 16 << 20
 
 _READERS_TIME = 2.0
 """Seconds that a stop leaves the reader of a PUSH socket to take what is under way."""
+
+SERVING_BATCH = 8
+"""Largest batch of a serving session, which does not know how many streams will come."""
+
+
+@runtime_checkable
+class StatusSink(Protocol):
+    """A sink that also wants to know what the sources are doing."""
+
+    def status(self, change: StateChange) -> None:
+        """A source entered a state; called from one thread of the session's, which it may hold up."""
+        ...
 
 
 class JsonLinesFile:
@@ -72,6 +93,58 @@ class _Start:
     complete: bool = False
 
 
+@dataclass(slots=True, eq=False)
+class RunningStream:
+    """A stream of a session.
+
+    Attributes:
+        id: its id.
+        config: what it was asked to be.
+        source: where its frames come from; None where the address stands for nothing.
+        change: the state entered last.
+        info: what opening the source said; None until then.
+        overlay: what draws its pictures; None where nothing is drawn.
+        paused: whether it was told to rest.
+        removed: whether it was told to go.
+    """
+
+    id: str
+    config: StreamConfig
+    source: Source | None
+    change: StateChange
+    info: StreamInfo | None = None
+    overlay: OverlayStage | None = None
+    paused: bool = False
+    removed: bool = False
+    resources: ExitStack = field(default_factory=ExitStack)
+
+
+class _States:
+    """Hands state changes on, in order and in a thread of its own: a source never waits for those who listen."""
+
+    def __init__(self, listeners: Sequence[Callable[[StateChange], None]]) -> None:
+        self._listeners = tuple(listeners)
+        self._changes: queue.SimpleQueue[StateChange | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._tell_all, name="states", daemon=True)
+        self._thread.start()
+
+    def put(self, change: StateChange) -> None:
+        self._changes.put(change)
+
+    def _tell_all(self) -> None:
+        while (change := self._changes.get()) is not None:
+            for listener in self._listeners:
+                try:
+                    listener(change)
+                except Exception:
+                    log.exception("%s: its state could not be handed on", change.stream)
+
+    def close(self) -> None:
+        """Hand on what waits, a second at most."""
+        self._changes.put(None)
+        self._thread.join(1.0)
+
+
 class Session:
     """Everything a run needs, opened and checked; a context manager that closes it again.
 
@@ -80,10 +153,14 @@ class Session:
         resume: go on where an earlier run of the same configuration was killed.
         stages: one's own stages, for every stream.
         sinks: one's own sinks, shared by all streams.
+        serving: begin without streams and run until stopped; `start` adds those of the configuration.
+        observers: told every state change of a source, from one thread of the session's.
 
     Attributes:
         runtime: to start, stop and wait for.
-        plans: the streams.
+        plans: the streams that were opened at the start.
+        streams: every stream that is there now, by id; a serving session's come and go.
+        view: the newest pictures, for viewers; of a serving session only.
         metrics: the run's metrics.
         outputs: final paths of the files written, by stream.
 
@@ -92,17 +169,30 @@ class Session:
     """
 
     def __init__(
-        self, config: Config, *, resume: bool = False, stages: Sequence[Stage] = (), sinks: Sequence[Sink] = ()
+        self,
+        config: Config,
+        *,
+        resume: bool = False,
+        stages: Sequence[Stage] = (),
+        sinks: Sequence[Sink] = (),
+        serving: bool = False,
+        observers: Sequence[Callable[[StateChange], None]] = (),
     ) -> None:
-        if not config.streams:
+        if not config.streams and not serving:
             raise UsageError("no source is given; name a video file, a folder of clips, or synthetic:")
         self.config = config
         self.metrics = Metrics()
+        self.streams: dict[str, RunningStream] = {}
         self.outputs: dict[str, list[Path]] = {}
         self.already_complete: list[str] = []
         self.encoders: dict[str, str] = {}
+        self.plans: list[StreamPlan] = []
+        self.view = LiveView() if serving else None
         self._resume, self._stages, self._sinks = resume, tuple(stages), tuple(sinks)
+        self._serving, self._observers = serving, tuple(observers)
         self._stack = ExitStack()
+        self._changing = threading.Lock()
+        self._states: _States | None = None
         self._runtime: Runtime | None = None
         try:
             self._open()
@@ -112,16 +202,19 @@ class Session:
 
     @property
     def runtime(self) -> Runtime:
-        """The runtime, not yet started."""
+        """The runtime; a serving session's is started by `start`, another one's by `run` or its owner."""
         if self._runtime is None:
             raise RuntimeError("the session is not open")
         return self._runtime
 
     def _open(self) -> None:
         config = self.config
-        opened = self._open_sources()
-        self.models = self._load_models()
-        starts = {source.id: self._start(source) for source, _ in opened}
+        opened = [] if self._serving else self._open_sources()
+        # A file is to be through soon; of a live source each answer is.
+        files = bool(opened) and all(stream.source.mode == "file" for stream, _ in opened)
+        self.models = self._load_models("throughput" if files else "latency")
+        self._stack.callback(self._close_streams)
+        starts = {stream.id: self._start(stream.id) for stream, _ in opened}
         if config.metrics is not None:
             self._stack.enter_context(self.metrics.serve(config.metrics.host, config.metrics.port))
         shared: list[Sink] = list(self._sinks)
@@ -130,40 +223,224 @@ class Session:
             lines = JsonLines("-", first_sequence={k: s.frame for k, s in starts.items()})
             self._stack.callback(lines.close)
             shared.append(lines)
-        self.plans = []
-        for source, info in opened:
-            start = starts[source.id]
+        if self.view is not None:
+            self._stack.callback(self.view.close)
+            shared.append(self.view)
+        self._shared = shared
+        self._states = _States([*self._observers, *(s.status for s in shared if isinstance(s, StatusSink))])
+        self._stack.callback(self._states.close)
+        for stream, source in opened:
+            start = starts[stream.id]
             if start.complete:
-                self.already_complete.append(source.id)
+                self.already_complete.append(stream.id)
                 source.close()
+                del self.streams[stream.id]
                 continue
-            files = self._file_sinks(source, info, start)
-            stages = list(self._stages)
-            if self.config.video.path is not None:
-                stages.append(OverlayStage(self.config.overlay, float(1 / info.rate)))
-            self.plans.append(StreamPlan(source, info, stages, [*shared, *files], start.frame, start.track))
+            self.plans.append(self._plan(stream, source, start))
         fuse = FuseOptions(config.boxes, config.tracking, config.min_score)
-        self._runtime = Runtime(self.plans, self.models, fuse, self.metrics)
+        self._runtime = Runtime(
+            self.plans, self.models, fuse, self.metrics, idle=self._serving, observe=self.tell
+        )  # fmt: skip
         self._stack.callback(self._runtime.close)
 
     # Sources --------------------------------------------------------------------------------------------------------
-    def _open_sources(self) -> list[tuple[Source, StreamInfo]]:
+    def _open_sources(self) -> list[tuple[RunningStream, Source]]:
         opened = []
         names = _unique_names(self.config.streams)
-        for name, stream in zip(names, self.config.streams, strict=True):
-            source = resolve_source(stream.source, name, stream.decode_threads, stream.picture_rate())
+        for name, config in zip(names, self.config.streams, strict=True):
+            stream, source = self._resolved(name, config)
+            self.streams[name] = stream
             self._stack.callback(source.close)
-            opened.append((source, source.open()))
+            stream.info = source.open()
+            opened.append((stream, source))
         return opened
 
+    def _resolved(self, name: str, config: StreamConfig) -> tuple[RunningStream, Source]:
+        source = resolve_source(config.source, name, config.decode_threads, config.picture_rate())
+        return RunningStream(name, config, source, StateChange(name, SourceState.CONNECTING, at=time.time())), source
+
+    def _plan(self, stream: RunningStream, source: Source, start: _Start) -> StreamPlan:
+        """The stream's own stages and outputs, opened."""
+        info = stream.info
+        if info is None:
+            raise RuntimeError(f"the source of stream {stream.id!r} is not open")
+        stages = list(self._stages)
+        if self.view is not None or self.config.video.path is not None:
+            stream.overlay = OverlayStage(self.config.overlay, float(1 / info.rate))
+            if self.view is not None and self.config.video.path is None:
+                view = self.view
+                stream.overlay.wanted = lambda: view.viewers(stream.id) > 0
+            stages.append(stream.overlay)
+        files = self._file_sinks(stream, info, start)
+        return StreamPlan(source, info, stages, [*self._shared, *files], start.frame, start.track)
+
+    def tell(self, change: StateChange) -> None:
+        """A source entered a state: those who listen are told, in a thread of the session's."""
+        stream = self.streams.get(change.stream)
+        if stream is not None:
+            # What ended after it failed has failed; and a source may say what the runtime has said.
+            if stream.change.state is SourceState.FAILED and change.state is SourceState.ENDED:
+                return
+            stream.change = change
+        self.metrics.state(change)
+        if self._states is not None:
+            self._states.put(change)
+
+    # Streams that come and go ---------------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Start a serving session and add the streams of its configuration. One that cannot be opened is there as
+        `failed`, with its reason: it keeps nobody else from being served.
+        """
+        self.runtime.start()
+        for name, config in zip(_unique_names(self.config.streams), self.config.streams, strict=True):
+            try:
+                self.add_stream(config, name)
+            except RoadlensError as error:
+                reason = strip_credentials(str(error))
+                log.error("%s: %s", name, reason)  # noqa: TRY400  # a sentence for the user, no traceback
+                with self._changing:
+                    failed = StateChange(name, SourceState.FAILED, reason, at=time.time())
+                    self.streams = {**self.streams, name: RunningStream(name, config, None, failed)}
+                self.tell(failed)
+
+    def add_stream(self, config: StreamConfig, name: str | None = None) -> RunningStream:
+        """Open a source and run it beside the others. A live one is opened in the background: it is there at once,
+        and its state says how it gets on.
+
+        Raises:
+            RoadlensError: the id is in use, or the source or an output cannot be opened; nothing has changed then.
+        """
+        with self._changing:
+            name = name or _unique_names([config], self.streams)[0]
+            if name in self.streams:
+                raise UsageError(f"the stream id {name!r} is in use; remove that stream first, or choose another id")
+            stream, source = self._resolved(name, config)
+            self.streams = {**self.streams, name: stream}
+        return self._begun(stream, source)
+
+    def _begun(self, stream: RunningStream, source: Source) -> RunningStream:
+        self.tell(stream.change)
+        if isinstance(source, LiveSource):
+            work = threading.Thread(target=self._begin_live, args=(stream, source), name=f"open {stream.id}")
+            work.daemon = True  # a camera that never answers must not keep the process alive
+            work.start()
+            return stream
+        try:
+            self._begin(stream, source)
+        except BaseException:
+            self._forget(stream)
+            raise
+        return stream
+
+    def _begin(self, stream: RunningStream, source: Source) -> None:
+        try:
+            stream.info = stream.info or source.open()
+            with self._changing:
+                if stream.removed:
+                    source.close()
+                    return
+                self.runtime.add(self._plan(stream, source, self._start(stream.id)))
+                if stream.paused:
+                    self.runtime.pause(stream.id)
+        except BaseException:
+            source.close()
+            stream.resources.close()
+            raise
+
+    def _begin_live(self, stream: RunningStream, source: Source) -> None:
+        try:
+            self._begin(stream, source)
+        except Exception as error:  # a stream's failure is its own, whatever it is
+            if stream.removed:
+                return
+            reason = strip_credentials(str(error))
+            if not isinstance(error, RoadlensError):
+                log.exception("%s: %s", stream.id, reason)
+            self.tell(StateChange(stream.id, SourceState.FAILED, reason, stream.change.cause, time.time()))
+
+    def remove_stream(self, name: str) -> None:
+        """Let a stream go: what has been read of it is finished, and so are its files. Others do not notice.
+
+        Raises:
+            UsageError: there is no such stream.
+        """
+        stream = self._forget(self._stream(name))
+        ran = name in self.runtime.counts()
+        if not ran and isinstance(stream.source, LiveSource):
+            stream.source.stop()
+        stuck = ran and self.runtime.remove(name).not_stopped
+        if not stuck:  # what a thread still works with is left to it
+            stream.resources.close()
+        if self.view is not None:
+            self.view.end(name)
+        if not ran:
+            self.tell(StateChange(name, SourceState.ENDED, "removed", "stopped", time.time()))
+
+    def replace_stream(self, name: str, config: StreamConfig) -> RunningStream:
+        """Let a stream go on as another one of the same id; a file begins anew.
+
+        Raises:
+            RoadlensError: there is no such stream, or the new source cannot be opened; the old one runs on then.
+        """
+        self._stream(name)
+        new, source = self._resolved(name, config)
+        try:
+            if not isinstance(source, LiveSource):
+                new.info = source.open()
+            self.remove_stream(name)
+            with self._changing:
+                if name in self.streams:
+                    raise UsageError(f"the stream id {name!r} was taken meanwhile; try again")
+                self.streams = {**self.streams, name: new}
+        except BaseException:
+            source.close()
+            raise
+        return self._begun(new, source)
+
+    def pause_stream(self, name: str, paused: bool = True) -> None:
+        """Let a stream rest, or go on.
+
+        Raises:
+            UsageError: there is no such stream, or it is over.
+        """
+        stream = self._stream(name)
+        if stream.change.state.final:
+            raise UsageError(f"the stream {name!r} has {stream.change.state}; start it again or remove it")
+        with self._changing:
+            stream.paused = paused
+            if name in self.runtime.counts():
+                (self.runtime.pause if paused else self.runtime.resume)(name)
+
+    def _stream(self, name: str) -> RunningStream:
+        stream = self.streams.get(name)
+        if stream is None:
+            raise UsageError(f"there is no stream {name!r}; the streams are: {', '.join(self.streams) or 'none'}")
+        return stream
+
+    def _forget(self, stream: RunningStream) -> RunningStream:
+        with self._changing:
+            stream.removed = True
+            self.streams = {k: v for k, v in self.streams.items() if v is not stream}
+        return stream
+
+    def _close_streams(self) -> None:
+        for stream in self.streams.values():
+            stream.removed = True
+            stream.resources.close()
+
     # Models ---------------------------------------------------------------------------------------------------------
-    def _load_models(self) -> list[LoadedModel]:
-        batch = min(8, len(self.config.streams))
+    def _load_models(self, hint: engines.Hint) -> list[LoadedModel]:
+        batch = SERVING_BATCH if self._serving else min(8, len(self.config.streams))
         loaded: list[LoadedModel] = []
         for wanted in self.config.models:
-            engine = engines.load(wanted.model, device=wanted.device, precision=wanted.precision, max_batch=batch)
+            self.metrics.engine_state(wanted.model, "loading")
+            engine = engines.load(
+                wanted.model, device=wanted.device, precision=wanted.precision, max_batch=batch, hint=hint
+            )
             self._stack.callback(engine.close)
             loaded.append(LoadedModel(engine, wanted.every))
+            if wanted.model != engine.spec.name:
+                self.metrics.forget_engine_state(wanted.model)
             self.metrics.engine(engine.spec.name, engine.backend, engine.precision, engine.device, "ready")
         segmenters = [m.name for m in loaded if m.engine.spec.task == "segmentation"]
         if len(segmenters) > 1:
@@ -200,36 +477,39 @@ class Session:
         return runtime is not None and (runtime.aborting or runtime.stopping_seconds > _READERS_TIME)
 
     def _video_path(self, stream: str) -> Path | None:
-        return None if self.config.video.path is None else _file_for(self.config.video.path, stream, ".mp4", self._many)
+        return None if self.config.video.path is None else self._path(self.config.video.path, stream, ".mp4")
 
     def _jsonl_path(self, stream: str) -> Path | None:
         if self.config.jsonl in (None, "-"):
             return None
-        return _file_for(Path(str(self.config.jsonl)), stream, ".jsonl", self._many)
+        return self._path(Path(str(self.config.jsonl)), stream, ".jsonl")
 
-    @property
-    def _many(self) -> bool:
-        return len(self.config.streams) > 1
+    def _path(self, given: Path, stream: str, suffix: str) -> Path:
+        path = _file_for(given, stream, suffix, self._serving or len(self.config.streams) > 1)
+        # A stream that comes again must not write over what it left before.
+        return _unused(path) if self._serving else path
 
-    def _start(self, source: Source) -> _Start:
+    def _start(self, name: str) -> _Start:
         """Where a stream begins: at 0, or with `--resume` where all its files agree to go on."""
-        video, lines = self._video_path(source.id), self._jsonl_path(source.id)
-        self.outputs[source.id] = [p for p in (video, lines) if p is not None]
-        for path in self.outputs[source.id]:
+        video, lines = self._video_path(name), self._jsonl_path(name)
+        self.outputs[name] = [p for p in (video, lines) if p is not None]
+        for path in self.outputs[name]:
             _check_writable(path)
-        if not self._resume:
-            if self.outputs[source.id]:
-                _stopped_marker(self.outputs[source.id][0]).unlink(missing_ok=True)
+        if self._serving:
             return _Start()
-        if not self.outputs[source.id]:
+        if not self._resume:
+            if self.outputs[name]:
+                _stopped_marker(self.outputs[name][0]).unlink(missing_ok=True)
+            return _Start()
+        if not self.outputs[name]:
             raise UsageError("--resume goes on with files; give the -o and --jsonl of the run that was interrupted")
-        if _stopped_marker(self.outputs[source.id][0]).exists():
+        if _stopped_marker(self.outputs[name][0]).exists():
             # An interrupted run gave its files their final names; they become partial again.
-            for path in self.outputs[source.id]:
+            for path in self.outputs[name]:
                 if path.exists():
                     path.replace(partial_name(path))
-            _stopped_marker(self.outputs[source.id][0]).unlink()
-        if all(p.exists() and not partial_name(p).exists() for p in self.outputs[source.id]):
+            _stopped_marker(self.outputs[name][0]).unlink()
+        if all(p.exists() and not partial_name(p).exists() for p in self.outputs[name]):
             return _Start(complete=True)
         whole = None
         if lines is not None:
@@ -246,24 +526,24 @@ class Session:
             ]
             track = 1 + max((n for n in numbers if n is not None), default=0)
         if frame:
-            log.info("%s: going on at frame %d", source.id, frame)
+            log.info("%s: going on at frame %d", name, frame)
         else:
-            log.info("%s: nothing to resume; starting at the first frame", source.id)
+            log.info("%s: nothing to resume; starting at the first frame", name)
         return _Start(frame, track, point)
 
-    def _file_sinks(self, source: Source, info: StreamInfo, start: _Start) -> list[Sink]:
+    def _file_sinks(self, stream: RunningStream, info: StreamInfo, start: _Start) -> list[Sink]:
         sinks: list[Sink] = []
-        lines, video = self._jsonl_path(source.id), self._video_path(source.id)
-        if lines is not None:
-            file = JsonLinesFile(lines, source.id, start.frame)
-            self._stack.callback(file.close)
-            sinks.append(file)
-        if video is not None:
-            writer = VideoWriter(video, info, self.config.video, start.video)
-            self._stack.callback(writer.close)
-            sinks.append(writer)
-            self.encoders[source.id] = writer.encoder
-            self.metrics.encoder(source.id, writer.encoder)
+        for path in self.outputs[stream.id]:
+            if path.suffix == ".jsonl":
+                file = JsonLinesFile(path, stream.id, start.frame)
+                stream.resources.callback(file.close)
+                sinks.append(file)
+            else:
+                writer = VideoWriter(path, info, self.config.video, start.video)
+                stream.resources.callback(writer.close)
+                sinks.append(writer)
+                self.encoders[stream.id] = writer.encoder
+                self.metrics.encoder(stream.id, writer.encoder)
         return sinks
 
     # Running --------------------------------------------------------------------------------------------------------
@@ -296,9 +576,9 @@ class Session:
         self.close()
 
 
-def _unique_names(streams: Sequence[StreamConfig]) -> list[str]:
+def _unique_names(streams: Sequence[StreamConfig], others: Iterable[str] = ()) -> list[str]:
     """An id for every stream: its own, or made of its source and numbered where that is taken."""
-    taken = {s.id for s in streams if s.id is not None}
+    taken = {*others, *(s.id for s in streams if s.id is not None)}
     names = []
     for stream in streams:
         name = stream.id or stream_name(stream.source)
@@ -321,6 +601,15 @@ def _file_for(path: Path, stream: str, suffix: str, many: bool) -> Path:
     if many:
         raise UsageError(f"{path} is one file, but there are several streams; give a folder, such as -o {path.stem}/")
     return path
+
+
+def _unused(path: Path) -> Path:
+    """The path, numbered if a file is there."""
+    number, free = 2, path
+    while free.exists() or partial_name(free).exists():
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        number += 1
+    return free
 
 
 def _stopped_marker(path: Path) -> Path:
