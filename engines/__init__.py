@@ -14,12 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
-from engines.engine import Backend, Engine, Precision, Prediction
+from engines.engine import Backend, Engine, Hint, Precision, Prediction
 from engines.errors import DeviceError, ModelError
 from engines.loading import Degraded, Observe
 from engines.spec import ModelSpec
 
-__all__ = ["Backend", "Device", "Engine", "ModelSpec", "Precision", "Prediction", "load"]
+__all__ = ["Backend", "Device", "Engine", "Hint", "ModelSpec", "Precision", "Prediction", "load"]
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ def load(
     threads: int | None = None,
     *,
     backend: Backend | Literal["auto"] = "auto",
+    hint: Hint = "latency",
     observe: Observe | None = None,
 ) -> Engine:
     """Compile a model for this machine.
@@ -57,6 +58,8 @@ def load(
         in_flight: requests computed or waiting at once.
         threads: threads to compute with on a CPU; None leaves the number to the backend.
         backend: `auto`, or one of them.
+        hint: `latency` for the soonest answer, `throughput` for the most pictures a second of a machine that has other
+            things to do, too; only a CPU makes a difference.
         observe: is told how far a build is (`Building`) and what could not be had (`Degraded`).
 
     Raises:
@@ -84,7 +87,7 @@ def load(
             ways = [("openvino" if backend == "auto" else backend, "cpu")]
     for (tried, where), following in zip(ways, [*ways[1:], None], strict=True):
         try:
-            return _load(tried, where, path, precision, max_batch, in_flight, threads, observe)
+            return _load(tried, where, path, precision, max_batch, in_flight, threads, hint, observe)
         except DeviceError as error:
             if following is None:
                 raise
@@ -122,13 +125,16 @@ def _load(
     max_batch: int,
     in_flight: int,
     threads: int | None,
+    hint: Hint,
     observe: Observe | None,
 ) -> Engine:
     """Load on one backend; importing it is part of trying."""
     if backend == "openvino":
         from engines.openvino import OpenVINOEngine  # OpenVINO and OpenCV take 0.3 s to import
 
-        return OpenVINOEngine(path, precision=precision, max_batch=max_batch, in_flight=in_flight, threads=threads)
+        return OpenVINOEngine(
+            path, precision=precision, max_batch=max_batch, in_flight=in_flight, threads=threads, hint=hint
+        )
     if backend == "tensorrt":
         from engines.tensorrt.library import require
 

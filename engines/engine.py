@@ -13,6 +13,9 @@ if TYPE_CHECKING:  # 70 ms that a command which loads no model need not wait for
     import numpy as np
     from numpy.typing import NDArray
 
+Hint = Literal["latency", "throughput"]
+"""What an engine is tuned for."""
+
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 """What may be asked of an engine; `auto` is the fastest one that the device has without a quantised file."""
 

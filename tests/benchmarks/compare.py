@@ -4,9 +4,13 @@
 
 Sides, each with the same model, precision and x264 settings, alternating, `--rounds` times:
 
-- roadlens: the pipeline with class colours, outlines and boxes, as `roadlens run` makes them, fragmented MP4;
+- roadlens: the pipeline with class colours, outlines, tracked boxes and labels, as `roadlens run` makes them by
+  default, into fragmented MP4;
+- same picture: the pipeline with class colours alone, which is all that the loops draw;
 - loop: cv2.VideoCapture → cv2.resize → OpenVINO, synchronous → palette → cv2.addWeighted → x264;
 - supervision: the same with `supervision.MaskAnnotator` drawing the classes.
+
+The loops compile the same file for the same precision by OpenVINO's own API, as they would be written.
 
 The ratio printed is the median over the rounds of the ratio within a round. CPU time comes from the kernel by thread
 (Linux): the runtime's threads are split by the stage clock, the engine's threads are those that were there before the
@@ -26,16 +30,22 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
+import openvino as ov
 import supervision as sv
 from numpy.typing import NDArray
 
 import engines
+from engines.bundled import int8_file, resolve
 from engines.engine import Engine
+from engines.spec import ModelSpec
+from pipeline.components import ComponentOptions
+from pipeline.fuse import FuseOptions
 from pipeline.overlay import OverlayStage, OverlayStyle
 from pipeline.runtime import LoadedModel, Runtime, StreamPlan
 from pipeline.sources import resolve_source
@@ -74,16 +84,17 @@ def thread_cpu() -> dict[int, float]:
     return result
 
 
-def roadlens(footage: list[Path], folder: Path, engine: Engine, options: VideoOptions) -> Round:
-    """The pipeline over one or more files, each a stream of its own."""
+def roadlens(footage: list[Path], folder: Path, engine: Engine, options: VideoOptions, *, things: bool = True) -> Round:
+    """The pipeline over one or more files, each a stream of its own; `things` are the boxes and outlines."""
+    style = OverlayStyle(opacity=OPACITY, outlines=things, boxes=things)
     before = thread_cpu()
     plans, writers = [], []
     for number, path in enumerate(footage):
         source = resolve_source(str(path), f"bench-{number}")
         info = source.open()
         writers.append(VideoWriter(folder / f"roadlens-{number}.mp4", info, options))
-        plans.append(StreamPlan(source, info, [OverlayStage(OverlayStyle(opacity=OPACITY))], [writers[-1]]))
-    runtime = Runtime(plans, [LoadedModel(engine)])
+        plans.append(StreamPlan(source, info, [OverlayStage(style)], [writers[-1]]))
+    runtime = Runtime(plans, [LoadedModel(engine)], FuseOptions(ComponentOptions(enabled=things)))
     last: dict[int, float] = {}
     runtime.start()
     own = {t.native_id for t in threading.enumerate() if t.name.split()[0] in ("decode", "fuse", "emit", "batch")}
@@ -103,7 +114,27 @@ def roadlens(footage: list[Path], folder: Path, engine: Engine, options: VideoOp
     return Round(frames, result.seconds, result.cpu_seconds, parts)
 
 
-def written_today(footage: Path, output: Path, engine: Engine, options: VideoOptions, draw: Draw) -> Round:
+class PlainOpenVINO:
+    """The model by OpenVINO's own API, one picture at a time."""
+
+    def __init__(self, model: str, precision: str) -> None:
+        path = resolve(model)
+        if precision == "int8" and int8_file(path).is_file():
+            path = int8_file(path)
+        self.spec: ModelSpec = engines.spec.read_spec(path)
+        core = ov.Core()
+        network = core.read_model(path)
+        network.reshape([1, self.spec.height, self.spec.width, 3])
+        hint = {"fp32": "f32"}.get(precision, "bf16")
+        self._compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": hint})
+        self._class_map = self._compiled.output(self.spec.outputs["class_map"])
+
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        class_map: NDArray[np.uint8] = self._compiled([image[None]])[self._class_map][0]
+        return class_map
+
+
+def written_today(footage: Path, output: Path, model: PlainOpenVINO, options: VideoOptions, draw: Draw) -> Round:
     """One frame after the other: capture, resize, infer, draw at full size in BGR, encode."""
     capture = cv2.VideoCapture(str(footage))
     width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
@@ -118,8 +149,8 @@ def written_today(footage: Path, output: Path, engine: Engine, options: VideoOpt
         good, picture = capture.read()
         if not good:
             break
-        small = cv2.resize(picture, (engine.spec.width, engine.spec.height), interpolation=cv2.INTER_AREA)
-        class_map = engine.submit([cv2.cvtColor(small, cv2.COLOR_BGR2RGB)]).result()[0].class_map
+        small = cv2.resize(picture, (model.spec.width, model.spec.height), interpolation=cv2.INTER_AREA)
+        class_map = model(cv2.cvtColor(small, cv2.COLOR_BGR2RGB))
         drawn = draw(picture, class_map)
         container.mux(stream.encode(av.VideoFrame.from_ndarray(drawn, format="bgr24")))
         frames += 1
@@ -128,10 +159,10 @@ def written_today(footage: Path, output: Path, engine: Engine, options: VideoOpt
     return Round(frames, time.perf_counter() - wall, time.process_time() - cpu)
 
 
-def palette_loop(engine: Engine) -> Draw:
+def palette_loop(spec: ModelSpec) -> Draw:
     """Colours by a palette at full size, blended by cv2.addWeighted."""
     palette = np.zeros((256, 3), np.uint8)
-    for info in engine.spec.classes:
+    for info in spec.classes:
         palette[info.id] = info.color[::-1]
 
     def draw(picture: NDArray[np.uint8], class_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -142,9 +173,9 @@ def palette_loop(engine: Engine) -> Draw:
     return draw
 
 
-def supervision_loop(engine: Engine) -> Draw:
+def supervision_loop(spec: ModelSpec) -> Draw:
     """A mask a class, handed to supervision's annotator."""
-    colors = [sv.Color(*info.color) for info in engine.spec.classes]
+    colors = [sv.Color(*info.color) for info in spec.classes]
     annotator = sv.MaskAnnotator(color=sv.ColorPalette(colors), opacity=OPACITY, color_lookup=sv.ColorLookup.CLASS)
 
     def draw(picture: NDArray[np.uint8], class_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -194,18 +225,23 @@ def main() -> None:
     arguments = parser.parse_args()
     options = VideoOptions(encoder="libx264", preset=arguments.preset)
     footage, many = arguments.footage, arguments.streams
-    sides: dict[str, list[Round]] = {"roadlens": [], "loop": [], "supervision": [], f"{many} files": []}
+    names = ("roadlens", "same picture", "loop", "supervision", f"{many} files")
+    sides: dict[str, list[Round]] = {name: [] for name in names}
+    load = partial(engines.load, arguments.model, precision=arguments.precision, hint="throughput")
     with (
         tempfile.TemporaryDirectory() as temporary,
-        closing(engines.load(arguments.model, precision=arguments.precision, max_batch=1)) as one,
-        closing(engines.load(arguments.model, precision=arguments.precision, max_batch=many)) as several,
+        closing(load(max_batch=1)) as one,
+        closing(load(max_batch=many)) as several,
     ):
         folder = Path(temporary)
+        plain = PlainOpenVINO(arguments.model, one.precision)
+        palette, masks = palette_loop(plain.spec), supervision_loop(plain.spec)
         for number in range(arguments.rounds + 1):
             results = {
                 "roadlens": roadlens([footage], folder, one, options),
-                "loop": written_today(footage, folder / "loop.mp4", one, options, palette_loop(one)),
-                "supervision": written_today(footage, folder / "sv.mp4", one, options, supervision_loop(one)),
+                "same picture": roadlens([footage], folder, one, options, things=False),
+                "loop": written_today(footage, folder / "loop.mp4", plain, options, palette),
+                "supervision": written_today(footage, folder / "sv.mp4", plain, options, masks),
                 f"{many} files": roadlens([footage] * many, folder, several, options),
             }
             if number == 0:
@@ -214,11 +250,12 @@ def main() -> None:
                 sides[side].append(result)
             print("  ".join(f"{side} {result.fps:.1f} fps" for side, result in results.items()), flush=True)
         precision = one.precision
-    ours = sides["roadlens"]
     ratios = {
-        side: statistics.median(r.fps / other.fps for r, other in zip(ours, sides[side], strict=True))
-        for side in ("loop", "supervision")
+        f"{ours} / {other}": statistics.median(r.fps / o.fps for r, o in zip(sides[ours], sides[other], strict=True))
+        for ours in ("roadlens", "same picture")
+        for other in ("loop", "supervision")
     }
+    ours = sides["roadlens"]
     cores = os.cpu_count() or 1
     efficiency = statistics.median(r.cpu / cores / r.wall for r in ours)
     per_frame = {side: statistics.median(r.cpu * 1000 / r.frames for r in rounds) for side, rounds in sides.items()}
@@ -231,12 +268,12 @@ def main() -> None:
     outside = sum(parts.get(name, 0.0) for name in OUTSIDE_CODECS_AND_NETWORK)
     for side, rounds in sides.items():
         fps = statistics.median(r.fps for r in rounds)
-        print(f"{side:12s} {fps:6.1f} fps, {per_frame[side]:6.2f} ms CPU a frame")
-    print(f"roadlens / loop          {ratios['loop']:.2f}×")
-    print(f"roadlens / supervision   {ratios['supervision']:.2f}×")
-    print(f"efficiency               {efficiency:.2f}")
-    print(f"outside codecs, network  {outside:.2f} ms CPU a frame")
-    print(f"{many} files / one file      {several_cost:.2f}× CPU a frame")
+        print(f"{side:24s} {fps:6.1f} fps, {per_frame[side]:6.2f} ms CPU a frame")
+    for pair, ratio in ratios.items():
+        print(f"{pair:26s} {ratio:5.2f}×")
+    print(f"efficiency                 {efficiency:.2f}")
+    print(f"outside codecs, network    {outside:.2f} ms CPU a frame")
+    print(f"{many} files / one file        {several_cost:.2f}× CPU a frame")
     if arguments.json:
         figures = {
             "machine": machine(), "precision": precision, "preset": arguments.preset, "ratios": ratios,

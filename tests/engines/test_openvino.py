@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 import threading
@@ -66,6 +67,27 @@ def test_what_it_says_of_itself(segmenter: Path) -> None:
         assert engine.precision == ("bf16" if HAS_BF16 else "fp32")
         assert engine.device == str(ov.Core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
         assert (engine.max_batch, engine.in_flight, engine.threads) == (3, 1, 1)
+
+
+def test_for_throughput_requests_run_side_by_side_on_threads_that_give_way(segmenter: Path, pictures: Pictures) -> None:
+    before = _niceness()
+    with OpenVINOEngine(segmenter, hint="throughput", threads=2, max_batch=2) as engine:
+        assert engine.in_flight == 3
+        submitted = [(images, engine.submit(images)) for images in (pictures(1 + n % 2) for n in range(20))]
+        for images, future in submitted:
+            for image, prediction in zip(images, future.result(), strict=True):
+                np.testing.assert_array_equal(prediction.class_map, bits_of(image), strict=True)
+        started = {thread: nice for thread, nice in _niceness().items() if thread not in before}
+        assert _niceness().items() >= before.items(), "threads that were there before stay as they were"
+        if sys.platform == "linux":
+            assert 10 in started.values()
+
+
+def _niceness() -> dict[int, int]:
+    """The niceness of every thread of this process, where the system has one by thread."""
+    if sys.platform != "linux":
+        return {}
+    return {int(t.name): os.getpriority(os.PRIO_PROCESS, int(t.name)) for t in Path("/proc/self/task").iterdir()}
 
 
 def test_futures_complete_in_the_order_of_submission(segmenter: Path, pictures: Pictures) -> None:
