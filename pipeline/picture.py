@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import struct
+import threading
 from dataclasses import dataclass
 from typing import cast
 
 import av
 import cv2
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 UInt8 = NDArray[np.uint8]
@@ -220,7 +221,8 @@ def network_input(image: av.VideoFrame, height: int, width: int) -> UInt8:
     packed RGB it gives every pair of pixels one chroma and rounds down, 2 levels off on average and a third slower.
     """
     shrinking = image.width >= 2 * width or image.height >= 2 * height
-    small = image.reformat(
+    small = _scaler(height, width).reformat(
+        image,
         width=width,
         height=height,
         format="gbrp",
@@ -230,3 +232,17 @@ def network_input(image: av.VideoFrame, height: int, width: int) -> UInt8:
     )
     green, blue, red = (plane(small, index) for index in range(3))
     return cast("UInt8", cv2.merge([red, green, blue]))
+
+
+_scalers = threading.local()
+
+
+def _scaler(height: int, width: int) -> VideoReformatter:
+    """This thread's scaler to a size. It keeps its tables as long as what goes in looks the same, where a frame's own
+    makes them anew (0.2 of 0.8 ms at 720p); it is not for two threads at once."""
+    if not hasattr(_scalers, "by_size"):
+        _scalers.by_size = {}
+    by_size: dict[tuple[int, int], VideoReformatter] = _scalers.by_size
+    if (height, width) not in by_size:
+        by_size[height, width] = VideoReformatter()
+    return by_size[height, width]
