@@ -211,7 +211,7 @@ class Session:
         config = self.config
         opened = [] if self._serving else self._open_sources()
         # A file is to be through soon; of a live source each answer is.
-        files = bool(opened) and all(stream.source.mode == "file" for stream, _ in opened)
+        files = bool(opened) and all(source.mode == "file" for _, source in opened)
         self.models = self._load_models("throughput" if files else "latency")
         self._stack.callback(self._close_streams)
         starts = {stream.id: self._start(stream.id) for stream, _ in opened}
