@@ -83,6 +83,9 @@ def run(
     preset: Annotated[str | None, typer.Option(help="Of x264: ultrafast to veryslow.")] = None,
     crf: Annotated[float | None, typer.Option(min=0, max=51, help="Quality of the video; less is better.")] = None,
     encoder: Annotated[str | None, typer.Option(help="auto, libx264 or h264_nvenc.")] = None,
+    anonymize: Annotated[
+        bool, typer.Option("--anonymize", help="Blur people and number plates in every picture that leaves.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
 ) -> None:
     """Analyse footage: overlaid video, JSON lines, ZeroMQ messages, metrics, in any combination."""
@@ -96,6 +99,8 @@ def run(
         "summary": summary,
     }  # fmt: skip
     settings = _configured(config, values)
+    if anonymize and settings.anonymize is None:
+        settings = _anonymized(settings)
     settings = _with_lists(settings, sources or [], model or [], precision, pub or [], push or [], metrics)
     if settings.video.path is None and settings.jsonl is None and not settings.publish and settings.summary is None:
         raise UsageError("nothing would come out: give -o video.mp4, --jsonl, --pub, --push or --summary")
@@ -165,6 +170,14 @@ def _configured(path: Path | None, values: dict[str, Any]) -> Config:
         elif value is not None:
             merged[key] = value
     return decode(merged, Config, "the command line")
+
+
+def _anonymized(settings: Config) -> Config:
+    import msgspec
+
+    from pipeline.anonymize import AnonymizeOptions
+
+    return msgspec.structs.replace(settings, anonymize=AnonymizeOptions())
 
 
 def _with_lists(

@@ -10,8 +10,11 @@ import msgspec
 
 from engines.errors import UsageError
 from engines.settings import read_yaml, schema
+from pipeline.anonymize import AnonymizeOptions
 from pipeline.components import ComponentOptions
+from pipeline.keys import CurveOptions
 from pipeline.overlay import OverlayStyle
+from pipeline.publish import PictureOptions
 from pipeline.tracking import TrackingOptions
 from pipeline.video_writer import VideoOptions
 
@@ -74,6 +77,8 @@ class PublishConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         high_water: messages queued for a peer that does not read.
         linger: seconds that the end of a stopped run waits for readers.
         allow_remote: whether an address that other machines reach may be bound.
+        picture: pictures on request, with `pub`; null for none.
+        curve: encrypt, and serve only the clients named; null for a plain socket.
     """
 
     bind: str
@@ -83,6 +88,8 @@ class PublishConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     high_water: Natural = 16
     linger: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     allow_remote: bool = False
+    picture: PictureOptions | None = None
+    curve: CurveOptions | None = None
 
 
 class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,6 +111,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         overlay: what is drawn.
         video: overlaid video out.
         jsonl: JSON lines out: a file for one stream, a folder for several, `-` for standard output.
+        anonymize: what is blurred in every picture that leaves the process; null for nothing.
         publish: ZeroMQ out, one or more sockets.
         metrics: Prometheus endpoint.
         summary: a final JSON summary: a file, or `-` for standard output.
@@ -117,6 +125,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     overlay: OverlayStyle = OverlayStyle()
     video: VideoConfig = VideoConfig()
     jsonl: str | None = None
+    anonymize: AnonymizeOptions | None = None
     publish: tuple[PublishConfig, ...] = ()
     metrics: MetricsConfig | None = None
     summary: str | None = None

@@ -20,11 +20,13 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import engines
 from engines.errors import ModelError, OutputError, RoadlensError, UsageError
+from pipeline.anonymize import AnonymizeStage, check_segmenter
 from pipeline.config import Config, StreamConfig
 from pipeline.fragments import ResumePoint
 from pipeline.frame import Analysis
 from pipeline.fuse import FuseOptions
 from pipeline.jsonlines import JsonLines, complete_lines, read_lines, truncate_lines
+from pipeline.keys import server_keys
 from pipeline.live_view import LiveView
 from pipeline.metrics import Metrics
 from pipeline.overlay import OverlayStage
@@ -215,6 +217,7 @@ class Session:
         self.models = self._load_models("throughput" if files else "latency")
         self._stack.callback(self._close_streams)
         starts = {stream.id: self._start(stream.id) for stream, _ in opened}
+        self._check_anonymity()
         if config.metrics is not None:
             self._stack.enter_context(self.metrics.serve(config.metrics.host, config.metrics.port))
         shared: list[Sink] = list(self._sinks)
@@ -265,6 +268,9 @@ class Session:
         if info is None:
             raise RuntimeError(f"the source of stream {stream.id!r} is not open")
         stages = list(self._stages)
+        if self.config.anonymize is not None:
+            segmenter = next(m.name for m in self.models if m.engine.spec.task == "segmentation")
+            stages.insert(0, AnonymizeStage(self.config.anonymize, segmenter))  # before anybody can look
         if self.view is not None or self.config.video.path is not None:
             stream.overlay = OverlayStage(self.config.overlay, float(1 / info.rate))
             if self.view is not None and self.config.video.path is None:
@@ -467,9 +473,22 @@ class Session:
             stop=self._gives_up,
             allow_remote=options.allow_remote,
             first_sequence=first,
+            picture=options.picture,
+            style=self.config.overlay,
+            curve=None if options.curve is None else server_keys(options.curve),
         )
         self._stack.callback(publisher.close)
         return publisher
+
+    def _check_anonymity(self) -> None:
+        """See, before anything is opened for writing, that what is to be blurred will be."""
+        if self.config.anonymize is None:
+            return
+        model = next((m for m in self.models if m.engine.spec.task == "segmentation"), None)
+        if model is None:
+            check_segmenter(self.config.anonymize, "", (), 1)
+        else:
+            check_segmenter(self.config.anonymize, model.name, model.engine.spec.classes, model.every)
 
     def _gives_up(self) -> bool:
         """Whether what waits for a reader shall wait no longer: a stop has given it its time."""
