@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from engines.errors import DeviceError
 
 
-class CudaError(RuntimeError):
+class CudaError(DeviceError):
     """A CUDA call that failed; `name` is CUDA's own, `cudaErrorIllegalAddress`."""
 
-    def __init__(self, name: str, text: str) -> None:
-        super().__init__(f"CUDA: {text} ({name})")
+    def __init__(self, name: str, text: str, lacking: str = "cuda") -> None:
+        super().__init__(f"CUDA failed: {text} ({name}); look at nvidia-smi, and start again.", lacking)
         self.name = name
 
 
@@ -234,7 +234,7 @@ def _checked(result: tuple[Any, ...]) -> Any:
     text = runtime.cudaGetErrorString(error)[1]
     described = text.decode() if isinstance(text, bytes) else str(text)
     if error == runtime.cudaError_t.cudaErrorMemoryAllocation:
-        raise CudaOutOfMemory(error.name, described)
+        raise CudaOutOfMemory(error.name, described, "memory")
     raise CudaError(error.name, described)
 
 

@@ -1,0 +1,229 @@
+"""What one request in flight needs on the GPU, and the running of it.
+
+A *lane* has a stream of its own (never the default one, which TensorRT would synchronise), page-locked host memory,
+device buffers, and per batch size an execution context with a CUDA graph of upload, network and download. So one
+lane's pictures travel while another's are computed, a request costs one launch, and the results of one lie still while
+the next is written (double buffering). Contexts of a lane share one block of scratch memory: only one of them runs at
+a time. A context belongs to one batch size, because setting another shape would pull the rug from under the graph that
+was captured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorrt as trt
+from numpy.typing import NDArray
+
+from engines.spec import ModelSpec, OutputRole
+from engines.tensorrt import cuda
+from engines.tensorrt.loader import PlanLoader
+from engines.tensorrt.logger import OutOfMemory, TensorRTError, logger
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    """An input or output: its name, type, and the shape of one picture's part."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def size(self, batch: int) -> int:
+        """Bytes of a batch."""
+        return batch * math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """An engine's input, and its outputs by what they mean."""
+
+    image: _Tensor
+    outputs: dict[OutputRole, _Tensor]
+
+
+def tensors_of(engine: trt.ICudaEngine, spec: ModelSpec, max_batch: int) -> Tensors:
+    """The engine's inputs and outputs, which must be those of the spec.
+
+    Raises:
+        TensorRTError: they are not, or an output's size hangs on what is in the picture.
+    """
+    dtypes: dict[trt.DataType, np.dtype[Any]] = {
+        trt.DataType.UINT8: np.dtype(np.uint8),
+        trt.DataType.FLOAT: np.dtype(np.float32),
+        trt.DataType.INT32: np.dtype(np.int32),
+        trt.DataType.INT64: np.dtype(np.int64),
+    }
+    names = [engine.get_tensor_name(place) for place in range(engine.num_io_tensors)]
+    inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+    strange = [name for name in spec.outputs.values() if name not in names]
+    if len(inputs) != 1 or strange:
+        raise TensorRTError(
+            f"The plan of {spec.name} has the tensors {', '.join(names)} and not those of its spec; build it again.",
+            "tensorrt",
+        )
+    image = inputs[0]
+    most = engine.get_tensor_profile_shape(image, 0)[2]
+    if tuple(most) != (max_batch, spec.height, spec.width, 3):
+        raise TensorRTError(
+            f"The plan of {spec.name} is for {tuple(most)} and not for {max_batch}×{spec.height}×{spec.width}×3; "
+            "build it again.",
+            "tensorrt",
+        )
+
+    def described(name: str) -> _Tensor:
+        shape, dtype = tuple(engine.get_tensor_shape(name))[1:], dtypes.get(engine.get_tensor_dtype(name))
+        if dtype is None or any(size < 0 for size in shape):
+            raise TensorRTError(
+                f"The output `{name}` of {spec.name} is {engine.get_tensor_dtype(name)} {shape}, which TensorRT cannot "
+                "give here; export it with a fixed size.",
+                "operator",
+            )
+        return _Tensor(name, dtype, shape)
+
+    return Tensors(described(image), {role: described(name) for role, name in spec.outputs.items()})
+
+
+@dataclass(slots=True)
+class _Buffer:
+    """One tensor's memory on both sides."""
+
+    tensor: _Tensor
+    host: cuda.PinnedMemory
+    device: cuda.DeviceMemory
+
+    def array(self, batch: int) -> NDArray[Any]:
+        """The host's side as (batch, …)."""
+        used = self.host.bytes[: self.tensor.size(batch)]
+        return used.view(self.tensor.dtype).reshape(batch, *self.tensor.shape)
+
+
+@dataclass(slots=True)
+class _Ready:
+    """What runs one batch size; without a graph it is queued call by call."""
+
+    batch: int
+    context: trt.IExecutionContext
+    graph: cuda.Graph | None
+
+
+class Lane:
+    """What one request in flight needs."""
+
+    def __init__(self, engine: trt.ICudaEngine, loader: PlanLoader, tensors: Tensors, max_batch: int) -> None:
+        self._engine = engine
+        self._loader = loader
+        self._name = loader.spec.name
+        self._ready: dict[int, _Ready] = {}
+        self._closing = ExitStack()
+        try:
+            self._stream = self._own(cuda.Stream())
+            self._done = self._own(cuda.Event())
+            self._scratch = self._own(cuda.DeviceMemory(engine.device_memory_size_v2))
+            self._image = self._buffer(tensors.image, max_batch)
+            self._outputs = {role: self._buffer(tensor, max_batch) for role, tensor in tensors.outputs.items()}
+            self._closing.callback(self._stream.wait)  # the first to be called when it closes
+            # The largest first: whatever batch size finds no room later runs as a part of it.
+            for batch in dict.fromkeys((max_batch, 1)):
+                self._ready[batch] = self._prepare(batch)
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self, images: Sequence[NDArray[np.uint8]]) -> None:
+        """Queue a batch; `results` waits for it."""
+        place = self._image.array(len(images))
+        for position, image in enumerate(images):
+            np.copyto(place[position], image)
+        ready = self._runnable(len(images))
+        if ready.graph is not None:
+            ready.graph.launch(self._stream)
+        else:
+            self._queue(ready.context, ready.batch)
+        self._done.record(self._stream)
+
+    def results(self, count: int) -> dict[OutputRole, NDArray[Any]]:
+        """Wait for the batch that was started, and copy its outputs, (count, …) each."""
+        self._done.wait()
+        return {role: buffer.array(count).copy() for role, buffer in self._outputs.items()}
+
+    def close(self) -> None:
+        """Free everything, after what a request that failed half-way may have left on the stream."""
+        ready, self._ready = self._ready, {}
+        for each in ready.values():
+            if each.graph is not None:
+                with suppress(cuda.CudaError):  # a GPU that failed frees nothing any more, and the process may go on
+                    each.graph.close()
+        del ready
+        with suppress(cuda.CudaError):
+            self._closing.close()
+
+    def _own(self, resource: Any) -> Any:
+        self._closing.callback(resource.close)
+        return resource
+
+    def _buffer(self, tensor: _Tensor, max_batch: int) -> _Buffer:
+        size = tensor.size(max_batch)
+        return _Buffer(tensor, self._own(cuda.PinnedMemory(size)), self._own(cuda.DeviceMemory(size)))
+
+    def _runnable(self, count: int) -> _Ready:
+        """What runs `count` pictures: made when the size first occurs, a larger one where that finds no room."""
+        if count not in self._ready:
+            try:
+                self._ready[count] = self._prepare(count)
+            except (OutOfMemory, cuda.CudaOutOfMemory):
+                larger = min(ready.batch for ready in self._ready.values() if ready.batch > count)
+                self._ready[count] = self._ready[larger]
+                self._loader.degraded(
+                    f"batch {count}", f"batch {larger}", "memory",
+                    f"{self._loader.gpu.name} has no room to run {self._name} in batches of {count}; "
+                    f"they run as a part of {larger}.",
+                )  # fmt: skip
+        return self._ready[count]
+
+    def _prepare(self, batch: int) -> _Ready:
+        """A context for one batch size, run once (kernels are loaded then), and its graph."""
+        voice = logger()
+        voice.clear()
+
+        def failed() -> TensorRTError:
+            return voice.failure(f"TensorRT cannot run {self._name} in batches of {batch}", "build its plan again")
+
+        context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        if context is None:  # the stubs know no null, pybind gives None for it
+            raise failed()  # type: ignore[unreachable,unused-ignore]  # any with the library missing
+        context.set_device_memory(self._scratch.pointer, self._scratch.size)
+        image = self._image.tensor
+        placed = context.set_input_shape(image.name, (batch, *image.shape))
+        for buffer in (self._image, *self._outputs.values()):
+            placed = placed and context.set_tensor_address(buffer.tensor.name, buffer.device.pointer)
+        if not placed or context.infer_shapes():
+            raise failed()
+        self._queue(context, batch)
+        self._stream.wait()
+        try:
+            graph = self._stream.capture(lambda: self._queue(context, batch))
+        except (cuda.CudaError, TensorRTError) as error:
+            if isinstance(error, (cuda.CudaOutOfMemory, OutOfMemory)):
+                raise
+            self._loader.degraded(
+                "cuda graph", "calls", "capture",
+                f"{self._name} cannot be captured as a CUDA graph ({error}); it is queued call by call.",
+            )  # fmt: skip
+            return _Ready(batch, context, None)
+        return _Ready(batch, context, graph)
+
+    def _queue(self, context: trt.IExecutionContext, batch: int) -> None:
+        """Upload, run, download."""
+        self._stream.upload(self._image.device.pointer, self._image.host.pointer, self._image.tensor.size(batch))
+        voice = logger()
+        voice.clear()
+        if not context.execute_async_v3(self._stream.handle):
+            raise voice.failure(f"TensorRT cannot run {self._name}", "build its plan again")
+        for buffer in self._outputs.values():
+            self._stream.download(buffer.host.pointer, buffer.device.pointer, buffer.tensor.size(batch))

@@ -1,0 +1,152 @@
+"""A model's plan for this machine: from the cache, or built."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+import msgspec
+import tensorrt as trt
+
+from engines.engine import Precision
+from engines.errors import ModelError, OutputError
+from engines.loading import Building, Degraded, Observe
+from engines.lowered import lowered
+from engines.spec import ModelSpec
+from engines.tensorrt import cuda
+from engines.tensorrt.builder import Built, build
+from engines.tensorrt.cache import PlanCache
+from engines.tensorrt.library import require
+from engines.tensorrt.logger import OutOfMemory, logger
+from engines.tensorrt.plan import BuildOptions, Machine, PlanRequest
+
+log = logging.getLogger(__name__)
+
+_BF16_FROM = (8, 0)
+"""The compute capability from which on GPUs multiply in bf16 (Ampere)."""
+
+
+class PlanLoader:
+    """Finds or builds the plan of one model on one GPU.
+
+    Attributes:
+        precision: the graph's, never `auto`.
+        gpu: where it is to run; the calling thread's from now on.
+        graph: the serialised ONNX that TensorRT is given.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        spec: ModelSpec,
+        device: str = "cuda:0",
+        precision: Precision = "auto",
+        options: BuildOptions | None = None,
+        cache: PlanCache | None = None,
+        observe: Observe | None = None,
+    ) -> None:
+        version = require()
+        self.gpu = cuda.open_gpu(device)
+        self.spec = spec
+        self.precision = _choose_precision(precision, spec, self.gpu)
+        self.options = options or BuildOptions()
+        self.cache = cache or PlanCache()
+        self._observe = observe
+        self.graph: bytes = lowered(path, self.precision).SerializeToString(deterministic=True)
+        self._digest = hashlib.sha256(self.graph).hexdigest()
+        self._machine = Machine(
+            tensorrt=version,
+            gpu=self.gpu.name,
+            compute_capability=self.gpu.compute_capability,
+            driver=self.gpu.driver[0],
+        )
+
+    def request(self, max_batch: int) -> PlanRequest:
+        """What the cache is asked for."""
+        return PlanRequest(
+            model=self.spec.name,
+            version=self.spec.version,
+            precision=self.precision,
+            graph=self._digest,
+            height=self.spec.height,
+            width=self.spec.width,
+            machine=self._machine,
+            options=msgspec.structs.replace(self.options, max_batch=max_batch),
+        )
+
+    def plan(self, max_batch: int) -> bytes:
+        """The plan from the cache, or a new one; one process builds, the others wait for it."""
+        request = self.request(max_batch)
+        if (found := self.cache.find(request)).plan is not None:
+            return found.plan
+        waits = f"Another process is building the plan of {self.spec.name}; waiting for it."
+        with self.cache.lock(request, lambda: log.info(waits)):
+            if (found := self.cache.find(request)).plan is not None:
+                return found.plan
+            log.warning(
+                "%s %s: %s; building it for %s, which takes minutes.",
+                self.spec.name, self.precision, found.reason, self.gpu.name,
+            )  # fmt: skip
+            built = self._build(request)
+            try:
+                self.cache.store(request, built.plan, built.seconds)
+                self.cache.store_timing(request.machine, built.timing)
+            except OutputError as error:
+                self.degraded("plan cache", "memory", "cache", str(error))
+            return built.plan
+
+    def _build(self, request: PlanRequest) -> Built:
+        name, observe = self.spec.name, self._observe
+
+        def report(phase: str, fraction: float) -> None:
+            if observe is not None:
+                observe(Building(name, "tensorrt", phase, fraction))
+
+        built = build(self.graph, name, request.options, timing=self.cache.timing(request.machine), report=report)
+        log.info("%s %s: built in %.0f s, %.1f MB", name, self.precision, built.seconds, len(built.plan) / 1e6)
+        return built
+
+    def engine(self, max_batch: int) -> tuple[trt.Runtime, trt.ICudaEngine]:
+        """The plan loaded; one that TensorRT will not load is taken out of the cache and built once more.
+
+        Raises:
+            TensorRTError: the new one will not load either.
+        """
+        voice = logger()
+        try:
+            runtime = trt.Runtime(voice)
+        except TypeError:  # pybind's word for a factory that gave null
+            raise voice.failure("TensorRT does not start", "update the NVIDIA driver") from None
+        for last in (False, True):
+            plan = self.plan(max_batch)
+            voice.clear()
+            engine = runtime.deserialize_cuda_engine(plan)
+            # The stubs know no null, pybind gives None for it.
+            if engine is not None:
+                return runtime, engine
+            refused = voice.failure(  # type: ignore[unreachable,unused-ignore]  # see above; any with no library
+                f"TensorRT {trt.__version__} cannot load the plan of {self.spec.name}", "build it again"
+            )
+            if last or isinstance(refused, OutOfMemory):
+                raise refused
+            log.warning("%s", refused)
+            self.cache.discard(self.request(max_batch))
+        raise AssertionError("the loop returns or raises")
+
+    def degraded(self, wanted: str, instead: str, lacking: str, sentence: str) -> None:
+        """Say once that something could not be had."""
+        log.warning("%s", sentence)
+        if self._observe is not None:
+            self._observe(Degraded(self.spec.name, wanted, instead, lacking, sentence))
+
+
+def _choose_precision(asked: Precision, spec: ModelSpec, gpu: cuda.Gpu) -> str:
+    if asked == "auto":
+        return spec.precision if spec.precision != "fp32" else "fp16"
+    if asked == "bf16" and tuple(int(part) for part in gpu.compute_capability.split(".")) < _BF16_FROM:
+        raise ModelError(
+            f"{gpu.name} does not compute in bf16 (compute capability {gpu.compute_capability}, wanted is 8.0); "
+            "use precision fp16, fp32 or auto."
+        )
+    return asked
