@@ -15,8 +15,11 @@ from typing import Annotated, Literal, cast
 import av
 import av.error
 import msgspec
+from av.container import OutputContainer
+from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
+from av.video.stream import VideoStream
 
 from engines.errors import OutputError
 from pipeline.picture import converted, copy_properties, plane
@@ -202,3 +205,20 @@ class LiveEncoder:
             plane(own, index)[:] = plane(image, index)
         copy_properties(image, own)
         return own
+
+
+def add_video(container: OutputContainer, video: EncodedVideo) -> VideoStream:
+    """A track for pictures that are encoded already; its parameter sets are taken from the first of them."""
+    stream = container.add_mux_stream(
+        "h264", rate=video.rate, width=video.width, height=video.height, time_base=TIME_BASE
+    )
+    return stream  # type: ignore[return-value]  # the stubs say Stream; of a video codec it is a VideoStream
+
+
+def as_packet(picture: EncodedPicture, stream: VideoStream, start: int = 0) -> Packet[VideoStream]:
+    """An encoded picture as a packet of a container's track, its times counted from `start`."""
+    packet: Packet[VideoStream] = Packet(picture.data)
+    packet.pts = packet.dts = picture.pts - start
+    packet.duration, packet.time_base, packet.is_keyframe = picture.duration, TIME_BASE, picture.key
+    packet.stream = stream
+    return packet

@@ -1,0 +1,170 @@
+"""HLS on disk: short fragmented-MP4 segments and a playlist over a sliding window, for any web server to serve.
+
+With segments of a second a browser is about three seconds behind. Who needs less takes the live view.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import av
+import av.error
+import msgspec
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+
+from engines.errors import OutputError
+from pipeline.encoder import EncodedPicture, EncodedVideo, add_video, as_packet
+from pipeline.output_state import OutputChange, OutputObserver, OutputState
+from pipeline.picture_queue import PictureQueue
+
+log = logging.getLogger(__name__)
+
+PLAYLIST = "index.m3u8"
+
+_OURS = re.compile(r"\d{8}T\d{6}-(\d+\.m4s|init\.mp4)(\.tmp)?|index\.m3u8(\.tmp)?")
+_QUEUE_SECONDS = 10.0
+_PAUSE = 2.0
+
+
+class HlsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """HLS on disk.
+
+    Attributes:
+        folder: each stream has a folder of its own in it: `<folder>/<stream>/index.m3u8`.
+        segment_seconds: shortest length of a segment; it ends with the next key frame.
+        window: segments in the playlist; a few more stay on disk for players that are behind.
+    """
+
+    folder: Path
+    segment_seconds: Annotated[float, msgspec.Meta(gt=0, le=60)] = 1.0
+    window: Annotated[int, msgspec.Meta(ge=3, le=10_000)] = 6
+
+
+class Hls:
+    """A destination of a live output that writes HLS.
+
+    Args:
+        stream: id of the stream.
+        options: where to, and how.
+        dropped: told how many pictures were dropped, and why.
+        observe: told of every change of state.
+        wall_clock: Unix time in seconds.
+
+    Attributes:
+        folder: of this stream.
+        playlist: what players open.
+
+    Raises:
+        OutputError: the folder cannot be made or written.
+    """
+
+    name = "hls"
+
+    def __init__(
+        self,
+        stream: str,
+        options: HlsOptions,
+        dropped: Callable[[int, str], None] = lambda _count, _reason: None,
+        observe: OutputObserver = lambda _change: None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.stream, self.options = stream, options
+        self.folder = options.folder / stream
+        self.playlist = self.folder / PLAYLIST
+        self._dropped, self._observe, self._wall = dropped, observe, wall_clock
+        self._queue = PictureQueue(_QUEUE_SECONDS)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"hls {stream}", daemon=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in self.folder.iterdir():
+                # An earlier run's: a player must not find its playlist.
+                if _OURS.fullmatch(path.name):
+                    path.unlink()
+            probe = self.folder / ".probe"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise OutputError(f"HLS cannot be written to {self.folder}: {reason}") from None
+
+    # From the live output -------------------------------------------------------------------------------------------
+    def begin(self, video: EncodedVideo, want_key: Callable[[], None]) -> None:
+        self._video = video
+        self._queue = PictureQueue(_QUEUE_SECONDS, dropped=self._dropped, want_key=want_key)
+        self._thread.start()
+
+    def put(self, picture: EncodedPicture, wait: bool) -> None:
+        self._queue.put(picture, wait)
+
+    def end(self) -> None:
+        self._queue.end()
+
+    def join(self, timeout: float) -> bool:
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._queue.end()
+
+    # The thread -----------------------------------------------------------------------------------------------------
+    def _run(self) -> None:
+        while not self._closed.is_set() and not self._queue.over:
+            try:
+                self._write()
+            except OSError as error:
+                reason = f"{self.folder} cannot be written: {(error.strerror or str(error)).lower()}"
+                log.warning("%s: HLS pauses: %s", self.stream, reason)
+                self._say(OutputState.PAUSED, reason)
+                self._queue.rest()
+                self._closed.wait(_PAUSE)
+                self._queue.resume()
+        self._queue.rest()
+        self._say(OutputState.CLOSED)
+
+    def _say(self, state: OutputState, reason: str = "") -> None:
+        self._observe(OutputChange(self.stream, self.name, state, reason, self._wall()))
+
+    def _write(self) -> None:
+        picture = self._queue.get()
+        if picture is None:
+            return
+        container, video = self._open()
+        try:
+            self._say(OutputState.RUNNING)
+            while picture is not None and not self._closed.is_set():
+                container.mux([as_packet(picture, video)])
+                picture = self._queue.get()
+        finally:
+            with suppress(OSError):
+                container.close()
+
+    def _open(self) -> tuple[OutputContainer, VideoStream]:
+        run = f"{datetime.fromtimestamp(self._wall(), UTC):%Y%m%dT%H%M%S}"
+        # A name of its own for every run: caches on the way keep segments for long.
+        folder = str(self.folder).replace("%", "%%")
+        container = av.open(
+            str(self.playlist),
+            "w",
+            format="hls",
+            options={
+                "hls_time": str(self.options.segment_seconds),
+                "hls_list_size": str(self.options.window),
+                "hls_delete_threshold": "3",
+                "hls_segment_type": "fmp4",
+                "hls_fmp4_init_filename": f"{run}-init.mp4",
+                "hls_segment_filename": f"{folder}/{run}-%06d.m4s",
+                "hls_flags": "delete_segments+independent_segments+program_date_time+temp_file",
+            },
+        )
+        return container, add_video(container, self._video)
