@@ -165,7 +165,7 @@ def quantize(
     subset_size: Annotated[int, typer.Option(min=1, help="Pictures to calibrate with, spread evenly.")] = 300,
     min_agreement: Annotated[
         float, typer.Option(min=0, max=1, help="Put layers back until this share of pixels agrees with fp32.")
-    ] = 0.96,
+    ] = 0.98,
     keep: Annotated[
         list[str] | None, typer.Option(help="Layers to leave in floating point: a pattern of names. Repeatable.")
     ] = None,
