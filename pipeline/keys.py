@@ -157,6 +157,23 @@ def public_key(given: str) -> str:
     return read_certificate(Path(given)).public
 
 
+def client_keys(server: str | None, own: Path | None) -> ClientKeys | None:
+    """The keys of a subscriber, as commands take them; None for a plain one.
+
+    Args:
+        server: the publisher's public key, or the certificate file that holds it.
+        own: one's own `.key_secret` file; None for a key made for the occasion.
+
+    Raises:
+        UsageError: a file cannot be read or holds no key, or there is a key of one's own only.
+    """
+    if server is None:
+        if own is not None:
+            raise UsageError("a key of one's own is of use with the publisher's public key only: give both")
+        return None
+    return ClientKeys(public_key(server), None if own is None else secret_certificate(own))
+
+
 def server_keys(options: CurveOptions) -> ServerKeys:
     """The keys of a publisher, its allow-list checked.
 

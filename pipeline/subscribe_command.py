@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engines.errors import UsageError
+
 if TYPE_CHECKING:
     from pipeline.subscriber import Gap
 
@@ -22,6 +24,16 @@ def subscribe(
     ] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Stop after this many analyses.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print whole headers, one JSON object a line.")] = False,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="Only analysis, end, status, heartbeat or picture. Repeatable.")
+    ] = None,
+    seen: Annotated[
+        list[str] | None, typer.Option("--with", metavar="CLASS", help="Only frames with this class. Repeatable.")
+    ] = None,
+    server_key: Annotated[
+        str | None, typer.Option(help="The publisher's public key, or its .key file, where it speaks CurveZMQ.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(help="One's own .key_secret file.")] = None,
     until_end: Annotated[bool, typer.Option("--until-end", help="Stop when every stream seen has ended.")] = False,
     timeout: Annotated[
         float | None, typer.Option(min=0, help="Give up when nothing comes for this many seconds (default: never).")
@@ -32,12 +44,24 @@ def subscribe(
     Messages go to standard output; gaps and the last line (received, missed) to standard error. Ctrl-C ends it.
     """
     # Here, not above: with NumPy, av and ZeroMQ they cost `roadlens --help` 0.15 s.
-    from pipeline.messages import AnalysisMessage, to_json
+    from pipeline.keys import client_keys
+    from pipeline.messages import KINDS, AnalysisMessage, to_json
     from pipeline.received import describe, write_received
     from pipeline.subscriber import Subscriber
 
+    kinds = [known for known in KINDS if known in (kind or ("analysis", "status", "end"))]
+    if unknown := set(kind or ()) - set(kinds):
+        raise UsageError(f"there are no messages of kind {', '.join(sorted(unknown))}; kinds are {', '.join(KINDS)}")
     subscriber = Subscriber(
-        endpoint, "pull" if pull else "sub", streams=stream or None, timeout=timeout, until_end=until_end, on_gap=_say
+        endpoint,
+        "pull" if pull else "sub",
+        streams=stream or None,
+        kinds=kinds,
+        classes=seen or None,
+        timeout=timeout,
+        until_end=until_end,
+        on_gap=_say,
+        curve=client_keys(server_key, key),
     )
     with subscriber:
         analyses = 0

@@ -110,6 +110,10 @@ class StreamTally:
         return self.received > 0 and header.run == self._run and header.sequence == self._next - 1
 
 
+class SilenceError(SourceError):
+    """Nothing came for as long as a reader was willing to wait."""
+
+
 class Subscriber:
     """Iterates the messages of one publisher. To be used from one thread.
 
@@ -227,7 +231,8 @@ class Subscriber:
 
         Raises:
             MessageError: what came is not a roadlens message; the next call goes on behind it.
-            SourceError: nothing came within `timeout`, or the publisher does not let this reader in.
+            SilenceError: nothing came within `timeout`.
+            SourceError: the publisher does not let this reader in.
         """
         deadline = None if self._timeout is None else time.monotonic() + self._timeout
         while True:
@@ -261,7 +266,7 @@ class Subscriber:
             if self._handshakes in ready:
                 self._look_at_handshake()
                 continue
-            raise SourceError(
+            raise SilenceError(
                 f"nothing came from {self._endpoint} within {self._timeout:g} s: "
                 "see that the publisher is running, of the same pattern and publishing these streams"
             )

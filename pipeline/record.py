@@ -1,0 +1,315 @@
+"""Recordings: the messages of a publisher in an MCAP file, bit for bit, and beside them views that Foxglove shows.
+
+A message is recorded under its ZeroMQ topic as `{"header": base64, "payload": base64}`; compression takes back what
+base64 costs. What `pipeline.foxglove` makes of it goes under topics of its own, such as `/front/mask`.
+
+The file is written in chunks, one a second at the latest, each handed to the operating system whole: after a kill
+everything but the last second is there. Readers that need the index at the end get it from `recover`.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
+
+import msgspec
+
+from engines.errors import OutputError, SourceError, UsageError
+from pipeline.foxglove import Views
+from pipeline.messages import PICTURE_PREFIX, PREFIX, Header, HeartbeatMessage, StatusMessage
+
+if TYPE_CHECKING:
+    from mcap.records import McapRecord
+    from mcap.writer import Writer
+
+log = logging.getLogger(__name__)
+
+CHUNK = 256 * 1024
+"""Bytes of a chunk before compression; a second's worth is a chunk, too."""
+
+FLUSH = 1.0
+"""Seconds of messages that a kill may cost."""
+
+_SCHEMA_NAME = "roadlens.Multipart"
+_MULTIPART = {
+    "type": "object",
+    "properties": {
+        "header": {"type": "string", "contentEncoding": "base64"},
+        "payload": {"type": "string", "contentEncoding": "base64"},
+    },
+}
+_PREFIXES = (PREFIX.decode(), PICTURE_PREFIX.decode())
+_LARGEST_RECORD = 1 << 30
+
+
+class _Multipart(msgspec.Struct, frozen=True, omit_defaults=True):
+    header: bytes
+    payload: bytes | None = None
+
+
+_DECODER = msgspec.json.Decoder(_Multipart)
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A message as it was recorded.
+
+    Attributes:
+        at: when it arrived at the recorder: wall clock, Unix nanoseconds.
+        parts: topic, header, and a payload where there is one.
+    """
+
+    at: int
+    parts: tuple[bytes, ...]
+
+
+class Recorder:
+    """Writes messages into an MCAP file. May be called from several threads.
+
+    Args:
+        path: the file.
+        overwrite: whether a file that is there already is replaced.
+        views: whether what Foxglove shows is written beside the messages.
+        clock: wall clock, Unix nanoseconds.
+
+    Attributes:
+        written: messages written.
+
+    Raises:
+        OutputError: the file is there already or cannot be opened.
+        UsageError: the package `mcap` is not installed.
+    """
+
+    def __init__(
+        self, path: Path, *, overwrite: bool = False, views: bool = True, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        self.path = path
+        self.written = 0
+        self._clock = clock
+        self._views = Views() if views else None
+        self._lock = threading.Lock()
+        self._schemas: dict[bytes, int] = {}
+        self._channels: dict[tuple[str, int], int] = {}
+        self._newest = self._flushed = 0
+        self._file: BinaryIO | None = None
+        writer = _mcap_writer()
+        try:
+            self._file = path.open("wb" if overwrite else "xb")
+            self._writer: Writer = writer(self._file, chunk_size=CHUNK)
+            self._writer.start(profile="", library="roadlens")
+            self._file.flush()
+        except FileExistsError as error:
+            raise OutputError(f"{path} is there already and is not written over: give another name") from error
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+
+    def write(self, header: Header, parts: Sequence[bytes]) -> None:
+        """Write a message.
+
+        Args:
+            header: what it says.
+            parts: topic, header and payload as they came.
+
+        Raises:
+            OutputError: the disk is full; what was written more than a second before stays.
+        """
+        payload = parts[2] if len(parts) > 2 else None
+        raw = msgspec.json.encode(_Multipart(parts[1], payload))
+        with self._lock:
+            if self._file is None:
+                raise ValueError("the recording is closed")
+            now = self._newest = max(self._clock(), self._newest)
+            said = _said_at(header, now)
+            try:
+                self._add(parts[0].decode("ascii"), _SCHEMA_NAME, _MULTIPART, raw, now, said, header.sequence)
+                for view in self._views.of(header, payload) if self._views is not None else ():
+                    content = msgspec.json.encode(view.content)
+                    self._add(view.topic, view.schema_name, view.schema, content, now, said, header.sequence)
+                self.written += 1
+                if now - self._flushed >= FLUSH * 1e9:
+                    self._writer.flush()
+                    self._flushed = now
+            except OSError as error:
+                raise self._failed(error) from error
+
+    def flush(self) -> None:
+        """Hand what is written so far to the operating system.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        with self._lock:
+            if self._file is None:
+                return
+            try:
+                self._writer.flush()
+                self._flushed = self._newest
+            except OSError as error:
+                raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Write the index and close the file. Twice is allowed.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        with self._lock:
+            if self._file is None:
+                return
+            try:
+                self._writer.finish()
+                self._file.close()
+                self._file = None
+            except OSError as error:
+                raise self._failed(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _add(self, topic: str, name: str, schema: Any, data: bytes, at: int, said: int, sequence: int) -> None:
+        written = msgspec.json.encode(schema)
+        if written not in self._schemas:
+            self._schemas[written] = self._writer.register_schema(name, "jsonschema", written)
+        key = (topic, self._schemas[written])
+        if key not in self._channels:
+            self._channels[key] = self._writer.register_channel(topic, "json", self._schemas[written])
+        self._writer.add_message(self._channels[key], at, data, said, sequence & 0xFFFFFFFF)
+
+    def _failed(self, error: OSError) -> OutputError:
+        """The error to raise; the file is closed as it is, for its buffer can never be written."""
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(OSError):
+                file.close()
+        return OutputError(f"{self.path} could not be written further: {error.strerror}; what came before is intact")
+
+
+def read_recording(path: Path) -> Iterator[Recorded]:
+    """The messages of a recording in the order in which they came; a torn end and damaged chunks are left out, and
+    said in the log.
+
+    Raises:
+        SourceError: the file cannot be read, is no MCAP, or holds no messages of roadlens.
+        UsageError: the package `mcap` is not installed.
+    """
+    from mcap.records import Channel, Message
+
+    topics: dict[int, bytes] = {}
+    found = False
+    for record in _records(path):
+        if isinstance(record, Channel):
+            if record.topic.startswith(_PREFIXES):
+                topics[record.id] = record.topic.encode("ascii")
+        elif isinstance(record, Message) and record.channel_id in topics:
+            try:
+                multipart = _DECODER.decode(record.data)
+            except (msgspec.DecodeError, ValueError) as error:
+                raise SourceError(
+                    f"{path} holds something else than messages under {topics[record.channel_id]!r}"
+                ) from error
+            payload = () if multipart.payload is None else (multipart.payload,)
+            yield Recorded(record.log_time, (topics[record.channel_id], multipart.header, *payload))
+            found = True
+    if not found:
+        raise SourceError(f"{path} holds no messages of roadlens; `roadlens record` writes such a file")
+
+
+def recover(path: Path, target: Path) -> int:
+    """Write what is whole of a recording into a new file, with the index that a kill has left out.
+
+    Returns:
+        How many MCAP messages it holds, views included.
+
+    Raises:
+        SourceError: the file cannot be read or is no MCAP.
+        OutputError: the target is there already or cannot be written.
+    """
+    from mcap.records import Channel, Message, Schema
+
+    writer_type = _mcap_writer()
+    schemas: dict[int, int] = {0: 0}
+    channels: dict[int, int] = {}
+    count = 0
+    records = _records(path)
+    first = next(records, None)
+    try:
+        with target.open("xb") as file:
+            writer = writer_type(file, chunk_size=CHUNK)
+            writer.start(profile="", library="roadlens")
+            for record in (first, *records) if first is not None else ():
+                if isinstance(record, Schema) and record.id not in schemas:
+                    schemas[record.id] = writer.register_schema(record.name, record.encoding, record.data)
+                elif isinstance(record, Channel) and record.id not in channels:
+                    channels[record.id] = writer.register_channel(
+                        record.topic, record.message_encoding, schemas[record.schema_id], record.metadata
+                    )
+                elif isinstance(record, Message):
+                    channel = channels[record.channel_id]
+                    writer.add_message(channel, record.log_time, record.data, record.publish_time, record.sequence)
+                    count += 1
+            writer.finish()
+    except FileExistsError as error:
+        raise OutputError(f"{target} is there already and is not written over: give another name") from error
+    except OSError as error:
+        raise OutputError(f"{target} cannot be written: {error.strerror}") from error
+    return count
+
+
+def _records(path: Path) -> Iterator[McapRecord]:
+    """The schemas, channels and messages of a file, in order, as far as they are whole."""
+    _mcap_writer()
+    import zstandard
+    from mcap.exceptions import McapError
+    from mcap.records import Channel, Chunk, Message, Schema
+    from mcap.stream_reader import StreamReader, breakup_chunk
+
+    torn = (McapError, struct.error, ValueError, KeyError, zstandard.ZstdError, RuntimeError, MemoryError)
+    try:
+        with path.open("rb") as file:
+            if file.read(8) != b"\x89MCAP0\r\n":
+                raise SourceError(f"{path} is no MCAP file")
+            reader = StreamReader(file, skip_magic=True, emit_chunks=True, record_size_limit=_LARGEST_RECORD)
+            records = iter(reader.records)
+            while True:
+                try:
+                    record = next(records, None)
+                except torn:
+                    log.warning("%s is not complete: its recorder was killed, or it is damaged from here on", path)
+                    return
+                if record is None:
+                    return
+                if isinstance(record, Chunk):
+                    try:
+                        yield from breakup_chunk(record, validate_crc=True)
+                    except torn:
+                        log.warning("%s: a damaged chunk is left out", path)
+                elif isinstance(record, Schema | Channel | Message):
+                    yield record
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _mcap_writer() -> type[Writer]:
+    try:
+        from mcap.writer import Writer
+    except ModuleNotFoundError as error:
+        raise UsageError("recordings need the package mcap: pip install 'roadlens[record]'") from error
+    return Writer
+
+
+def _said_at(header: Header, now: int) -> int:
+    """When a message was made, in Unix nanoseconds, as far as it says."""
+    if isinstance(header, StatusMessage | HeartbeatMessage):
+        return max(0, min(round(header.at * 1e9), (1 << 63) - 1))
+    captured = getattr(header, "captured_at", None)
+    return now if captured is None else max(0, min(round(captured * 1e9), (1 << 63) - 1))
