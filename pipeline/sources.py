@@ -6,13 +6,15 @@ import glob
 import logging
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+from urllib.parse import urlsplit
 
 import av
 import av.error
@@ -25,8 +27,13 @@ from av.video.stream import VideoStream
 from engines.errors import SourceError
 from pipeline.frame import Frame, Mode
 from pipeline.picture import ColorTags, blendable_format, converted, rotated
+from pipeline.redact import strip_credentials
+from pipeline.state import StateChange
 from pipeline.synthetic import SCHEME, SyntheticOptions, as_video_frame, parse_synthetic, synthetic_frames
 from pipeline.timeline import Timeline
+
+if TYPE_CHECKING:
+    from pipeline.live_input import LiveOptions
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +70,7 @@ class StreamInfo:
         expected_frames: how many frames the container announces, or None.
         audio: templates of the audio tracks, valid while the source is open.
         color: what the pictures say of their colours.
+        latency_bound: seconds beyond which a picture is dropped rather than given out; None for a file.
     """
 
     width: int
@@ -73,6 +81,7 @@ class StreamInfo:
     expected_frames: int | None
     audio: tuple[AudioStream, ...] = ()
     color: ColorTags = field(default_factory=ColorTags)
+    latency_bound: float | None = None
 
     @classmethod
     def of(
@@ -90,11 +99,19 @@ class StreamInfo:
 
 @dataclass(slots=True)
 class SourceCounts:
-    """What happened while reading: packets that did not decode, clips left out (name and reason), timestamp resets."""
+    """What happened while reading.
+
+    Attributes:
+        decode_errors: packets that did not decode.
+        skipped_clips: clips left out, name and reason.
+        resets: timestamps that began anew.
+        dropped: frames that were decoded, counted by their index and dropped before anybody got them, by reason.
+    """
 
     decode_errors: int = 0
     skipped_clips: list[tuple[str, str]] = field(default_factory=list)
     resets: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
 
 
 class Source(Protocol):
@@ -125,7 +142,7 @@ def natural_order(path: Path) -> tuple[tuple[int, int, str], ...]:
     )
 
 
-class _Normalizer:
+class Normalizer:
     """Makes every frame of a stream upright, of one size and of one blendable pixel format."""
 
     def __init__(self, name: str) -> None:
@@ -218,7 +235,7 @@ class ClipSource:
         self._container: InputContainer | None = None
         self._video: VideoStream | None = None
         self._remaining: list[Path] = []
-        self._normalize = _Normalizer(stream_id)
+        self._normalize = Normalizer(stream_id)
         self._timeline: Timeline | None = None
         self._audio_layout: tuple[str, ...] = ()
         self._index = 0
@@ -424,7 +441,7 @@ class ImageSource:
         self.address = f"{paths[0].parent} ({len(paths)} pictures)"
         self.counts = SourceCounts()
         self._wall, self._monotonic = wall_clock, monotonic
-        self._normalize = _Normalizer(stream_id)
+        self._normalize = Normalizer(stream_id)
 
     def open(self) -> StreamInfo:
         for path in self.paths:
@@ -466,7 +483,7 @@ class SyntheticSource:
     def __init__(self, stream_id: str, options: SyntheticOptions) -> None:
         self.id, self.address, self.options = stream_id, SCHEME, options
         self.counts = SourceCounts()
-        self._normalize = _Normalizer(stream_id)
+        self._normalize = Normalizer(stream_id)
 
     def open(self) -> StreamInfo:
         options = self.options
@@ -484,21 +501,59 @@ class SyntheticSource:
         """Nothing is open."""
 
 
-def resolve_source(address: str, stream_id: str, decode_threads: int = 1, rate: Fraction = Fraction(25)) -> Source:
+def resolve_source(
+    address: str,
+    stream_id: str,
+    decode_threads: int = 1,
+    rate: Fraction = Fraction(25),
+    *,
+    live: LiveOptions | None = None,
+    realtime: bool = False,
+    observe: Callable[[StateChange], None] = lambda _change: None,
+) -> Source:
     """The source that an address stands for, not yet open.
 
     A file is a stream; a folder is one too, a trip when it holds clips and a picture a frame when it holds pictures;
-    so is a glob (`'trip/*.mp4'`), quoted so that the shell leaves it alone.
+    so is a glob (`'trip/*.mp4'`), quoted so that the shell leaves it alone. A camera's address, a V4L2 device and `-`
+    are live sources; see `pipeline.live_input.is_live`.
+
+    Args:
+        address: what to read.
+        stream_id: id of the stream.
+        decode_threads: threads of the decoder.
+        rate: frames a second of a folder of pictures.
+        live: how a live source is read.
+        realtime: play what is no live source as if it were one.
+        observe: told the changes of state of a live source, from its threads; must not wait.
 
     Raises:
         SourceError: nothing there, or a folder with neither clips nor pictures, or with both.
         UsageError: a `synthetic:` address with a wrong key.
     """
+    from pipeline.live import LiveSource
+    from pipeline.live_input import is_live
+    from pipeline.realtime import RealtimeSource
+
+    if is_live(address):
+        return LiveSource(stream_id, address, live, decode_threads=decode_threads, observe=observe)
+    source = _recorded(address, stream_id, decode_threads, rate)
+    if not realtime:
+        return source
+    return (
+        RealtimeSource(source, observe=observe) if live is None else RealtimeSource(source, live.latency_bound, observe)
+    )
+
+
+def _recorded(address: str, stream_id: str, decode_threads: int, rate: Fraction) -> Source:
+    """The source of something that is not live."""
     if address.startswith(SCHEME):
         return SyntheticSource(stream_id, parse_synthetic(address))
     if "://" in address:
         scheme = address.split("://", 1)[0]
-        raise SourceError(f"{scheme}:// streams are not read yet; give a video file, a folder, a glob or {SCHEME}")
+        raise SourceError(
+            f"{scheme}:// is not read; give an rtsp, http, rtmp, srt, udp or tcp address, a device (/dev/video0), "
+            f"- for standard input, a video file, a folder, a glob or {SCHEME}"
+        )
     path = Path(address).expanduser()
     if path.is_dir():
         found = sorted((p for p in path.iterdir() if p.is_file()), key=natural_order)
@@ -529,10 +584,19 @@ def stream_name(address: str) -> str:
 
     >>> stream_name("trips/Front cam.mp4"), stream_name("clips/*.mp4"), stream_name("synthetic:?seed=3")
     ('Front-cam', 'clips', 'synthetic')
+    >>> stream_name("rtsp://admin:secret@10.0.0.7:554/live/ch1?key=x"), stream_name("/dev/video0"), stream_name("-")
+    ('10.0.0.7-live-ch1', 'video0', 'stdin')
     """
     if address.startswith(SCHEME):
         return SCHEME.rstrip(":")
-    path = Path(address)
+    if address == "-":
+        return "stdin"
+    if "://" in address:
+        # The host tells cameras apart, the path often does not; of credentials nothing may stay.
+        url = urlsplit(strip_credentials(address))
+        address = f"{url.hostname or ''}{url.path}".replace("/", "-")
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", address).strip("-.")[:64] or url.scheme
+    path = Path(address.removeprefix("v4l2:"))
     if set("*?[") & set(path.name):
         path = path.parent
     name = path.resolve().name if path.name in ("", ".", "..") else path.name

@@ -56,6 +56,10 @@ class Timeline:
             self._offset = begin - self._rescale(first_pts or 0, time_base)
             self._joined = gap > 0
 
+    def begin_at_zero(self, first_pts: int) -> None:
+        """The first picture has the time `first_pts`, in units of the line, which shall be 0: it is a clock's."""
+        self._offset = -first_pts
+
     def place(self, pts: int | None, time_base: Fraction, duration: int = 0) -> int:
         """The place of a frame on the line, in units of the line's time base.
 

@@ -160,7 +160,7 @@ def serve(port: int, mounts: dict[str, dict[str, str]]) -> None:
         permissions = GstRtspServer.RTSPPermissions()
         role = "anyone"
         if mount["password"]:
-            role = f"viewer of {path}"
+            role = "viewer"
             token = GstRtspServer.RTSPToken()
             token.set_string("media.factory.role", role)
             auth.add_basic(GstRtspServer.RTSPAuth.make_basic("viewer", mount["password"]), token)
@@ -170,7 +170,9 @@ def serve(port: int, mounts: dict[str, dict[str, str]]) -> None:
         permissions.add_permission_for_role(role, "media.factory.construct", True)
         factory.set_permissions(permissions)
         if mount["units"] == "undecodable":
-            factory.set_launch("( videotestsrc is-live=true ! video/x-raw,width=64,height=48 ! rtpgstpay name=pay0 )")
+            factory.set_launch(
+                "( videotestsrc is-live=true ! video/x-raw,width=64,height=48 ! videoconvert ! openjpegenc ! rtpj2kpay name=pay0 )"
+            )
         elif mount["units"] == "sound":
             factory.set_launch("( audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay0 )")
         else:
@@ -209,7 +211,7 @@ def _send(source, gst, units, log: str | None, over: threading.Event) -> None:  
                 if source.emit("push-buffer", buffer) != gst.FlowReturn.OK:
                     return
                 number += 1
-            due = max(due + period, time.monotonic() - 1)
+            due = max(due + period, time.monotonic())
             over.wait(max(0.0, due - time.monotonic()))
 
 
