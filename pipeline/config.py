@@ -12,7 +12,9 @@ from engines.errors import UsageError
 from engines.settings import read_yaml, schema
 from pipeline.anonymize import AnonymizeOptions
 from pipeline.components import ComponentOptions
+from pipeline.event_clip import EventOptions
 from pipeline.keys import CurveOptions
+from pipeline.outputs import OutputOptions
 from pipeline.overlay import OverlayStyle
 from pipeline.publish import PictureOptions
 from pipeline.tracking import TrackingOptions
@@ -110,6 +112,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         tracking: track numbers.
         overlay: what is drawn.
         video: overlaid video out.
+        outputs: overlaid video for those who watch now: media servers, HLS, recording.
+        events: the last seconds of live sources, kept as they came and saved on demand; null for none.
         jsonl: JSON lines out: a file for one stream, a folder for several, `-` for standard output.
         anonymize: what is blurred in every picture that leaves the process; null for nothing.
         publish: ZeroMQ out, one or more sockets.
@@ -124,6 +128,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tracking: TrackingOptions = TrackingOptions()
     overlay: OverlayStyle = OverlayStyle()
     video: VideoConfig = VideoConfig()
+    outputs: OutputOptions = OutputOptions()
+    events: EventOptions | None = None
     jsonl: str | None = None
     anonymize: AnonymizeOptions | None = None
     publish: tuple[PublishConfig, ...] = ()
@@ -146,7 +152,7 @@ def check(config: Config, where: str) -> None:
     """What types cannot say.
 
     Raises:
-        UsageError: two streams with one id, or a model listed twice.
+        UsageError: two streams with one id, a model listed twice, or options that contradict each other.
     """
     ids = [s.id for s in config.streams if s.id is not None]
     for name in ids:
@@ -158,6 +164,11 @@ def check(config: Config, where: str) -> None:
             raise UsageError(f"{where}: the model {name!r} is listed twice; list it once")
     if config.jsonl == "-" and config.summary == "-":
         raise UsageError(f"{where}: JSON lines and the summary cannot both go to standard output; give one a file")
+    if config.anonymize is not None and config.events is not None:
+        raise UsageError(
+            f"{where}: `events` saves the camera's own pictures, in which nothing is blurred; "
+            "leave out either `events` or `anonymize`"
+        )
 
 
 def config_schema() -> dict[str, object]:

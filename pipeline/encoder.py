@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import av
 import av.error
@@ -209,15 +209,13 @@ class LiveEncoder:
 
 def add_video(container: OutputContainer, video: EncodedVideo) -> VideoStream:
     """A track for pictures that are encoded already; its parameter sets are taken from the first of them."""
-    stream = container.add_mux_stream(
-        "h264", rate=video.rate, width=video.width, height=video.height, time_base=TIME_BASE
-    )
-    return stream  # type: ignore[return-value]  # the stubs say Stream; of a video codec it is a VideoStream
+    size = {"width": video.width, "height": video.height}
+    return cast("VideoStream", container.add_mux_stream("h264", rate=video.rate, time_base=TIME_BASE, **size))
 
 
-def as_packet(picture: EncodedPicture, stream: VideoStream, start: int = 0) -> Packet[VideoStream]:
+def as_packet(picture: EncodedPicture, stream: VideoStream, start: int = 0) -> Packet[Any]:
     """An encoded picture as a packet of a container's track, its times counted from `start`."""
-    packet: Packet[VideoStream] = Packet(picture.data)
+    packet: Packet[Any] = Packet(picture.data)
     packet.pts = packet.dts = picture.pts - start
     packet.duration, packet.time_base, packet.is_keyframe = picture.duration, TIME_BASE, picture.key
     packet.stream = stream

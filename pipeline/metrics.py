@@ -19,6 +19,7 @@ from wsgiref.types import WSGIApplication
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 
 from engines.errors import OutputError
+from pipeline.output_state import OutputChange, OutputState
 from pipeline.state import SourceState, StateChange
 
 EngineState = Literal["loading", "building", "ready", "failed"]
@@ -109,6 +110,28 @@ class Metrics:
             "roadlens_stream_state", "1 for the state that a stream's source is in.", ("stream", "state"),
             registry=registry,
         )  # fmt: skip
+        self._output_running = _by_label(
+            Gauge(
+                "roadlens_output_running", "1 while a live output takes pictures.", ("stream", "output"),
+                registry=registry,
+            )
+        )  # fmt: skip
+        self._output_failures = _by_label(
+            Counter(
+                "roadlens_output_failures",
+                "How often a live output had to pause or to connect anew.",
+                ("stream", "output"),
+                registry=registry,
+            )
+        )
+        self._output_dropped = _by_label(
+            Counter(
+                "roadlens_output_dropped",
+                "Pictures that a live output left out; they are emitted frames.",
+                ("stream", "output", "reason"),
+                registry=registry,
+            )
+        )
         self._engines: dict[str, tuple[str, str, str, str]] = {}
         self._encoders: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -179,6 +202,16 @@ class Metrics:
                 self._encoder_info.remove(stream, before)
             self._encoders[stream] = encoder
             self._encoder_info.labels(stream, encoder).set(1)
+
+    def output(self, change: OutputChange) -> None:
+        """A live output entered a state."""
+        self._output_running(change.stream, change.output).set(change.state is OutputState.RUNNING)
+        failed = change.state in (OutputState.BACKING_OFF, OutputState.PAUSED)
+        self._output_failures(change.stream, change.output).inc(int(failed))
+
+    def output_dropped(self, stream: str, output: str, reason: str, count: int = 1) -> None:
+        """Pictures that a live output left out, and why."""
+        self._output_dropped(stream, output, reason).inc(count)
 
     def serve(self, host: str = "127.0.0.1", port: int = 9464) -> MetricsServer:
         """Answer Prometheus over HTTP at `http://host:port/metrics` until the returned server is closed.

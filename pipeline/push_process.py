@@ -15,7 +15,7 @@ import signal
 import struct
 import sys
 from fractions import Fraction
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 HEAD = struct.Struct("<qq?I")
 """In front of every picture: pts and duration in 1/90000 s, whether it is a key frame, bytes that follow."""
@@ -54,7 +54,7 @@ def _send(pictures: BinaryIO) -> None:
             break
         begins = first is None
         first = pts if first is None else first
-        packet: Packet = Packet(data)
+        packet: Packet[Any] = Packet(data)
         packet.pts = packet.dts = pts - first
         packet.duration, packet.time_base, packet.is_keyframe, packet.stream = duration, _TIME_BASE, key, stream
         bounded()

@@ -22,19 +22,24 @@ import engines
 from engines.errors import ModelError, OutputError, RoadlensError, UsageError
 from pipeline.anonymize import AnonymizeStage, check_segmenter
 from pipeline.config import Config, StreamConfig
+from pipeline.event_clip import EventClip, EventRing
 from pipeline.fragments import ResumePoint
 from pipeline.frame import Analysis
 from pipeline.fuse import FuseOptions
 from pipeline.jsonlines import JsonLines, complete_lines, read_lines, truncate_lines
 from pipeline.keys import server_keys
+from pipeline.live_output import LiveOutput
 from pipeline.live_view import LiveView
 from pipeline.metrics import Metrics
+from pipeline.output_state import OutputChange, OutputObserver
+from pipeline.outputs import check_outputs, open_outputs
 from pipeline.overlay import OverlayStage
 from pipeline.publish import Publisher
 from pipeline.redact import strip_credentials
 from pipeline.runtime import LiveSource, LoadedModel, RunResult, Runtime, Sink, Stage, StreamPlan
 from pipeline.sources import Source, StreamInfo, resolve_source, stream_name
 from pipeline.state import SourceState, StateChange
+from pipeline.tap import PacketTap
 from pipeline.video_writer import VideoWriter, partial_name
 
 log = logging.getLogger(__name__)
@@ -57,6 +62,13 @@ class StatusSink(Protocol):
     def status(self, change: StateChange) -> None:
         """A source entered a state; called from one thread of the session's, which it may hold up."""
         ...
+
+
+@runtime_checkable
+class TappedSource(Protocol):
+    """A source that shows its compressed packets."""
+
+    on_packet: PacketTap | None
 
 
 class JsonLinesFile:
@@ -106,6 +118,8 @@ class RunningStream:
         change: the state entered last.
         info: what opening the source said; None until then.
         overlay: what draws its pictures; None where nothing is drawn.
+        output: its live outputs; None where there are none.
+        ring: its newest packets, to be saved; None where none are kept.
         paused: whether it was told to rest.
         removed: whether it was told to go.
     """
@@ -116,6 +130,8 @@ class RunningStream:
     change: StateChange
     info: StreamInfo | None = None
     overlay: OverlayStage | None = None
+    output: LiveOutput | None = None
+    ring: EventRing | None = None
     paused: bool = False
     removed: bool = False
     resources: ExitStack = field(default_factory=ExitStack)
@@ -157,6 +173,7 @@ class Session:
         sinks: one's own sinks, shared by all streams.
         serving: begin without streams and run until stopped; `start` adds those of the configuration.
         observers: told every state change of a source, from one thread of the session's.
+        output_observers: told every state change of a live output, from its thread; they must not wait.
 
     Attributes:
         runtime: to start, stop and wait for.
@@ -179,6 +196,7 @@ class Session:
         sinks: Sequence[Sink] = (),
         serving: bool = False,
         observers: Sequence[Callable[[StateChange], None]] = (),
+        output_observers: Sequence[OutputObserver] = (),
     ) -> None:
         if not config.streams and not serving:
             raise UsageError("no source is given; name a video file, a folder of clips, or synthetic:")
@@ -191,7 +209,7 @@ class Session:
         self.plans: list[StreamPlan] = []
         self.view = LiveView() if serving else None
         self._resume, self._stages, self._sinks = resume, tuple(stages), tuple(sinks)
-        self._serving, self._observers = serving, tuple(observers)
+        self._serving, self._observers, self._output_observers = serving, tuple(observers), tuple(output_observers)
         self._stack = ExitStack()
         self._changing = threading.Lock()
         self._states: _States | None = None
@@ -211,6 +229,7 @@ class Session:
 
     def _open(self) -> None:
         config = self.config
+        check_outputs(config.outputs, self._serving or len(config.streams) > 1)
         opened = [] if self._serving else self._open_sources()
         # A file is to be through soon; of a live source each answer is.
         files = bool(opened) and all(source.mode == "file" for _, source in opened)
@@ -260,7 +279,12 @@ class Session:
 
     def _resolved(self, name: str, config: StreamConfig) -> tuple[RunningStream, Source]:
         source = resolve_source(config.source, name, config.decode_threads, config.picture_rate())
-        return RunningStream(name, config, source, StateChange(name, SourceState.CONNECTING, at=time.time())), source
+        stream = RunningStream(name, config, source, StateChange(name, SourceState.CONNECTING, at=time.time()))
+        if self.config.events is not None and isinstance(source, TappedSource):
+            stream.ring = EventRing(name, self.config.events, self._told_of_output)
+            stream.resources.callback(stream.ring.close)
+            source.on_packet = stream.ring.packet
+        return stream, source
 
     def _plan(self, stream: RunningStream, source: Source, start: _Start) -> StreamPlan:
         """The stream's own stages and outputs, opened."""
@@ -271,13 +295,21 @@ class Session:
         if self.config.anonymize is not None:
             segmenter = next(m.name for m in self.models if m.engine.spec.task == "segmentation")
             stages.insert(0, AnonymizeStage(self.config.anonymize, segmenter))  # before anybody can look
-        if self.view is not None or self.config.video.path is not None:
+        if self.view is not None or self.config.video.path is not None or self.config.outputs.any:
             stream.overlay = OverlayStage(self.config.overlay, float(1 / info.rate))
-            if self.view is not None and self.config.video.path is None:
+            if self.view is not None and self.config.video.path is None and not self.config.outputs.any:
                 view = self.view
                 stream.overlay.wanted = lambda: view.viewers(stream.id) > 0
             stages.append(stream.overlay)
         files = self._file_sinks(stream, info, start)
+        stream.output = open_outputs(
+            stream.id, info, source.mode, self.config.outputs, self.metrics, [self._told_of_output]
+        )  # fmt: skip
+        if stream.output is not None:
+            stream.resources.callback(stream.output.close)
+            files.append(stream.output)
+        if stream.ring is not None and stream.ring.options.save_when is not None:
+            files.append(stream.ring)
         return StreamPlan(source, info, stages, [*self._shared, *files], start.frame, start.track)
 
     def tell(self, change: StateChange) -> None:
@@ -288,9 +320,28 @@ class Session:
             if stream.change.state is SourceState.FAILED and change.state is SourceState.ENDED:
                 return
             stream.change = change
+            if stream.output is not None:
+                stream.output.status(change)
         self.metrics.state(change)
         if self._states is not None:
             self._states.put(change)
+
+    def _told_of_output(self, change: OutputChange) -> None:
+        for observer in self._output_observers:
+            observer(change)
+
+    def save_event(self, name: str, reason: str = "event") -> EventClip:
+        """Save the last seconds of a stream, and the next ones, as its camera sent them.
+
+        Raises:
+            UsageError: there is no such stream, or nothing is kept of it.
+            OutputError: nothing has come from its camera yet.
+        """
+        stream = self._stream(name)
+        if stream.ring is None:
+            why = "it is a file" if self.config.events is not None else "set `events` in the configuration"
+            raise UsageError(f"nothing is kept of the stream {name!r} to be saved: {why}")
+        return stream.ring.save(reason)
 
     # Streams that come and go ---------------------------------------------------------------------------------------
     def start(self) -> None:
