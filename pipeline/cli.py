@@ -109,6 +109,45 @@ def run(
     raise typer.Exit(run_session(settings, resume=resume, verbose=verbose))
 
 
+@app.command(epilog=EXIT_CODES)
+def serve(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SOURCE…", help="Streams to begin with; as of `run`.", show_default=False),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file; what is on the command line comes on top.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 unless told otherwise.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="TCP port; 8089 unless told otherwise.")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token that clients must show. Or the variable ROADLENS_TOKEN.")
+    ] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(help="A name this server is called by. Repeatable.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for overlaid video.")] = None,
+    jsonl: Annotated[str | None, typer.Option(help="JSON lines: a folder, or - for standard output.")] = None,
+    pub: Annotated[list[str] | None, typer.Option(help="ZeroMQ PUB address: loses rather than waits.")] = None,
+    model: Annotated[list[str] | None, typer.Option(metavar="NAME[:EVERY]", help="Bundled name or .onnx.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or int8.")] = None,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
+) -> None:
+    """Serve the dashboard and the control API: streams are added, watched and removed while others run."""
+    values: dict[str, Any] = {
+        "video": {"path": None if output is None else str(output)},
+        "jsonl": jsonl,
+        "serve": {
+            "host": host, "port": port, "token_file": None if token_file is None else str(token_file),
+            "allow_hosts": allow_host,
+        },
+    }  # fmt: skip
+    settings = _with_lists(_configured(config, values), sources or [], model or [], precision, pub or [], [], None)
+    from rich.console import Console
+
+    from pipeline.console import set_up_logging
+    from pipeline.serve.server import serve as serve_until_stopped
+
+    set_up_logging(Console(stderr=True, highlight=False), verbose)
+    raise typer.Exit(serve_until_stopped(settings))
+
+
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("roadlens-demo"),

@@ -17,6 +17,7 @@ from pipeline.keys import CurveOptions
 from pipeline.outputs import OutputOptions
 from pipeline.overlay import OverlayStyle
 from pipeline.publish import PictureOptions
+from pipeline.serve.options import ServeOptions
 from pipeline.tracking import TrackingOptions
 from pipeline.video_writer import VideoOptions
 
@@ -119,6 +120,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         publish: ZeroMQ out, one or more sockets.
         metrics: Prometheus endpoint.
         summary: a final JSON summary: a file, or `-` for standard output.
+        serve: where the control API of `roadlens serve` listens.
     """
 
     streams: tuple[StreamConfig, ...] = ()
@@ -135,6 +137,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     publish: tuple[PublishConfig, ...] = ()
     metrics: MetricsConfig | None = None
     summary: str | None = None
+    serve: ServeOptions = ServeOptions()
 
 
 def read_config(path: Path) -> Config:

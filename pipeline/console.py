@@ -32,7 +32,7 @@ def run_session(config: Config, *, resume: bool = False, verbose: bool = False) 
         RoadlensError: something cannot be opened; nothing has been written then.
     """
     console = Console(stderr=True, highlight=False)
-    _set_up_logging(console, verbose)
+    set_up_logging(console, verbose)
     with Session(config, resume=resume) as session:
         for name in session.already_complete:
             console.print(f"{name}: complete already, nothing to resume")
@@ -57,7 +57,8 @@ def run_session(config: Config, *, resume: bool = False, verbose: bool = False) 
     return exit_code(result)
 
 
-def _set_up_logging(console: Console, verbose: bool) -> None:
+def set_up_logging(console: Console, verbose: bool) -> None:
+    """Log lines as plain sentences on standard error; those of other packages from warnings on."""
     handler: logging.Handler
     if console.is_terminal:
         handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False, markup=False)

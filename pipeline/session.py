@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 import engines
-from engines.errors import ModelError, OutputError, RoadlensError, UsageError
+from engines.errors import ModelError, OutputError, RoadlensError, SourceError, UsageError
 from pipeline.anonymize import AnonymizeStage, check_segmenter
 from pipeline.config import Config, StreamConfig
 from pipeline.event_clip import EventClip, EventRing
@@ -174,6 +174,7 @@ class Session:
         serving: begin without streams and run until stopped; `start` adds those of the configuration.
         observers: told every state change of a source, from one thread of the session's.
         output_observers: told every state change of a live output, from its thread; they must not wait.
+        metrics: where counters and times go; the session's own where it is left out.
 
     Attributes:
         runtime: to start, stop and wait for.
@@ -197,11 +198,12 @@ class Session:
         serving: bool = False,
         observers: Sequence[Callable[[StateChange], None]] = (),
         output_observers: Sequence[OutputObserver] = (),
+        metrics: Metrics | None = None,
     ) -> None:
         if not config.streams and not serving:
             raise UsageError("no source is given; name a video file, a folder of clips, or synthetic:")
         self.config = config
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
         self.streams: dict[str, RunningStream] = {}
         self.outputs: dict[str, list[Path]] = {}
         self.already_complete: list[str] = []
@@ -278,7 +280,11 @@ class Session:
         return opened
 
     def _resolved(self, name: str, config: StreamConfig) -> tuple[RunningStream, Source]:
-        source = resolve_source(config.source, name, config.decode_threads, config.picture_rate())
+        try:
+            source = resolve_source(config.source, name, config.decode_threads, config.picture_rate())
+        except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL in it, a home of nobody's
+            shown = strip_credentials(config.source[:64])
+            raise SourceError(f"{shown!r} cannot be looked for: {error}; give a file or an address") from None
         stream = RunningStream(name, config, source, StateChange(name, SourceState.CONNECTING, at=time.time()))
         if self.config.events is not None and isinstance(source, TappedSource):
             stream.ring = EventRing(name, self.config.events, self._told_of_output)

@@ -1,0 +1,4 @@
+"""The control API and the dashboard: streams come and go, are watched and steered over HTTP, while others run on.
+
+FastAPI and uvicorn are the extra `serve`; nothing of them is imported before `roadlens serve` is called.
+"""

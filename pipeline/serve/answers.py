@@ -1,0 +1,210 @@
+"""What the API answers with, and what of it goes into the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from engines.classes import ClassInfo
+from engines.settings import schema
+from pipeline.config import StreamConfig
+from pipeline.overlay import OverlayStyle
+from pipeline.redact import HIDDEN, strip_credentials
+from pipeline.runtime import StreamResult
+from pipeline.serve.events import Event
+from pipeline.serve.statistics import AreaPoint, Pace
+from pipeline.session import RunningStream
+from pipeline.state import SourceState
+
+
+class StreamAnswer(msgspec.Struct, frozen=True):
+    """A stream and how it stands.
+
+    Attributes:
+        id: its id.
+        source: its address, without credentials.
+        mode: `file` (every frame) or `live` (the newest frame wins); empty until that is known.
+        state: what its source is doing; `reason` and `cause` say why, `since` since when (Unix seconds).
+        paused: whether it was told to rest.
+        attempt, reconnects, retry_in: of a live source; see the messages' `status`.
+        width, height, rate: of the pictures; None until the source has been opened.
+        pace: rate and age over the last seconds.
+        frames_in, frames_out: frames decoded and given out.
+        dropped: frames dropped, by `stage/reason`.
+        decode_errors: packets that did not decode.
+        viewers: how many watch.
+        overlay: what is drawn.
+        config: what it was asked to be, without credentials.
+    """
+
+    id: str
+    source: str
+    mode: str
+    state: SourceState
+    reason: str
+    cause: str
+    since: float
+    paused: bool
+    attempt: int
+    reconnects: int
+    retry_in: float | None
+    width: int | None
+    height: int | None
+    rate: float | None
+    pace: Pace
+    frames_in: int
+    frames_out: int
+    dropped: dict[str, int]
+    decode_errors: int
+    viewers: int
+    overlay: OverlayStyle | None
+    config: dict[str, Any]
+
+
+class Streams(msgspec.Struct, frozen=True):
+    """Every stream there is."""
+
+    streams: list[StreamAnswer]
+
+
+class Areas(msgspec.Struct, frozen=True):
+    """The classes' shares of a stream's pictures over time, a point a second."""
+
+    points: list[AreaPoint]
+
+
+class Events(msgspec.Struct, frozen=True):
+    """What happened lately, oldest first."""
+
+    events: list[Event]
+
+
+class ModelAnswer(msgspec.Struct, frozen=True):
+    """A model and the engine it runs on."""
+
+    name: str
+    version: str
+    task: str
+    width: int
+    height: int
+    backend: str
+    precision: str
+    device: str
+    every: int
+    classes: tuple[ClassInfo, ...]
+
+
+class Models(msgspec.Struct, frozen=True):
+    """What looks at the streams."""
+
+    models: list[ModelAnswer]
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """The whole run, streams that were removed included: frames in = out + dropped + under way."""
+
+    version: str
+    seconds: float
+    streams: int
+    frames_in: int
+    frames_out: int
+    dropped: dict[str, int]
+    stages: dict[str, float]
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """Whether streams can be analysed, and if not, why."""
+
+    ready: bool
+    reason: str = ""
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """What is wrong with one field of a request: where it stands, and one sentence."""
+
+    loc: list[str | int]
+    msg: str
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """What is wrong with a request: a sentence, or a list of faults by field (422)."""
+
+    detail: str | list[Fault]
+
+
+ANSWERS = (Streams, StreamAnswer, Areas, Events, Models, Totals, Ready, Refusal, StreamConfig, OverlayStyle)
+
+
+def schemas() -> dict[str, Any]:
+    """The JSON Schemas of everything the API takes and gives, by name; a change has no required fields."""
+    names = [type_.__name__ for type_ in ANSWERS]
+    made: dict[str, Any] = {}
+    for type_, name in zip(ANSWERS, names, strict=True):
+        whole = schema(type_)
+        made.update(whole.get("$defs", {}))
+        made.setdefault(name, {k: v for k, v in whole.items() if k not in {"$schema", "$ref", "$defs"}})
+    for name in ("StreamConfig", "OverlayStyle"):
+        changed = {k: v for k, v in made[name].items() if k != "required"}
+        made[f"{name}Change"] = {**changed, "description": f"Some fields of a {name}; the others stay as they are."}
+    replaced: dict[str, Any] = _references(made)
+    return replaced
+
+
+def _references(value: Any) -> Any:
+    """`$ref`s as OpenAPI has them."""
+    if isinstance(value, dict):
+        return {
+            k: v.replace("#/$defs/", "#/components/schemas/") if k == "$ref" else _references(v)
+            for k, v in value.items()
+        }
+    return [_references(v) for v in value] if isinstance(value, list) else value
+
+
+def shown(config: StreamConfig) -> dict[str, Any]:
+    """A configuration without its secrets: addresses lose their credentials, FFmpeg's options their values."""
+    cleaned: dict[str, Any] = _cleaned(msgspec.to_builtins(config, enc_hook=str))
+    return cleaned
+
+
+def _cleaned(value: Any, name: str = "") -> Any:
+    if isinstance(value, dict):
+        return {k: HIDDEN if name == "ffmpeg" else _cleaned(v, str(k)) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_cleaned(v) for v in value]
+    return strip_credentials(value) if isinstance(value, str) else value
+
+
+def stream_answer(stream: RunningStream, result: StreamResult | None, pace: Pace, viewers: int) -> StreamAnswer:
+    """How a stream stands; `result` is the runtime's, None while it has not begun."""
+    change, info, source = stream.change, stream.info, stream.source
+    counts = None if result is None else result.counts
+    return StreamAnswer(
+        id=stream.id,
+        source=strip_credentials(stream.config.source),
+        mode="" if source is None else source.mode,
+        state=change.state,
+        reason=change.reason,
+        cause=change.cause,
+        since=change.at,
+        paused=stream.paused,
+        attempt=change.attempt,
+        reconnects=change.reconnects,
+        retry_in=change.retry_in,
+        width=None if info is None else info.width,
+        height=None if info is None else info.height,
+        rate=None if info is None else round(float(info.rate), 3),
+        pace=pace,
+        frames_in=0 if counts is None else counts.decoded,
+        frames_out=0 if counts is None else counts.emitted,
+        dropped={} if counts is None else dropped(counts.dropped),
+        decode_errors=0 if result is None else result.decode_errors,
+        viewers=viewers,
+        overlay=None if stream.overlay is None else stream.overlay.style,
+        config=shown(stream.config),
+    )
+
+
+def dropped(counts: dict[tuple[str, str], int]) -> dict[str, int]:
+    """Drops by `stage/reason`."""
+    return {f"{stage}/{reason}": n for (stage, reason), n in sorted(dict(counts).items()) if n}
