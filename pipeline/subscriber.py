@@ -35,7 +35,7 @@ RECEIVE_BUFFER = 64 * 1024
 MAX_MESSAGE = 128 << 20
 """Bytes of the largest part of a message that is taken from a stranger; a larger one ends the connection."""
 
-_MECHANISM_MISMATCH = 0x11000001
+_MECHANISM_MISMATCH = 0x11000002
 """ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH of zmq.h: one end speaks CurveZMQ and the other does not."""
 
 
@@ -175,6 +175,7 @@ class Subscriber:
         self._kinds = frozenset(kinds)
         self._classes = classes
         self._masks = masks
+        self._broken_off = 0
         self._timeout = timeout
         self._until_end = until_end
         self._on_gap = on_gap
@@ -195,7 +196,9 @@ class Subscriber:
                 for prefix in self._prefixes(until_end):
                     self._socket.setsockopt(zmq.SUBSCRIBE, prefix)
             self._handshakes = self._socket.get_monitor_socket(
-                zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+                zmq.EVENT_HANDSHAKE_FAILED_AUTH
+                | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+                | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
             )
             self._poller = zmq.Poller()
             self._poller.register(self._socket, zmq.POLLIN)
@@ -269,6 +272,7 @@ class Subscriber:
             raise SilenceError(
                 f"nothing came from {self._endpoint} within {self._timeout:g} s: "
                 "see that the publisher is running, of the same pattern and publishing these streams"
+                + (", and that the key given is its key: it breaks the handshake off" if self._broken_off > 1 else "")
             )
 
     def _look_at_handshake(self) -> None:
@@ -277,7 +281,9 @@ class Subscriber:
             raise SourceError(
                 f"{self._endpoint} does not let this reader in: have its public key put on the publisher's allow-list"
             )
-        if event["value"] == _MECHANISM_MISMATCH:
+        if event["event"] == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+            self._broken_off += 1  # once may be a publisher that was just being stopped
+        elif event["value"] == _MECHANISM_MISMATCH:
             raise SourceError(
                 f"{self._endpoint} and this reader do not agree on CurveZMQ: give the publisher's key if it has one, "
                 "and none if it has not"
