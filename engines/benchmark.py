@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 
 import engines
 from engines.bundled import resolve
-from engines.engine import Precision, Prediction
-from engines.errors import UsageError
+from engines.engine import Backend, Precision, Prediction
+from engines.errors import DeviceError, UsageError
 from engines.openvino import precisions_of, squash
 from engines.spec import ModelSpec, read_spec
 
@@ -84,27 +84,33 @@ def benchmark(
     seconds: float = 4.0,
     in_flight: int = 2,
     threads: int | None = None,
+    device: engines.Device = "cpu",
+    backends: Sequence[Backend | Literal["auto"]] = ("auto",),
 ) -> Benchmark:
     """Measure a model.
 
     Args:
         model: name or path.
         precisions: the sides; none for all there are: fp32, bf16 where the CPU has it, int8 where a quantised file
-            lies beside.
+            lies beside; on a GPU fp32 and fp16.
         batches: batch sizes, each measured by itself.
         frames: (h, w, 3) uint8 RGB of any size to run on; random ones if there are none.
         against: another runtime in fp32, which becomes the first side.
         seconds: time spent on each side at each batch size.
         in_flight: requests under way in the throughput runs.
         threads: of each side; None leaves the number to the runtime.
+        device: where.
+        backends: with which; every one in every precision. OpenVINO runs on the CPU whatever the device.
 
     Raises:
         ModelError: no such model or precision.
+        DeviceError: the device or a backend is not there, or has no room for a batch.
         UsageError: the rival is not installed, or there is none for a quantised file.
     """
     path = resolve(model)
     spec = read_spec(path)
-    sides = tuple(precisions) or precisions_of(path)
+    every = tuple(precisions) or (precisions_of(path) if device == "cpu" else _precisions_on_gpu(spec))
+    sides = [(backend, precision) for backend in backends for precision in every]
     if against is not None and find_spec(against) is None:
         raise UsageError(
             f"{against} is not installed here, so there is nothing to compare with; pip install {against}."
@@ -113,7 +119,7 @@ def benchmark(
         raise UsageError(f"{path} is {spec.precision}; {against} is measured on the fp32 file: give that one.")
     load = os.getloadavg()[0]
     rows: list[Row] = []
-    device = ""
+    devices: dict[str, None] = {}
     for batch in batches:
         work = _work(spec, frames, batch)
         with ExitStack() as stack:
@@ -121,10 +127,18 @@ def benchmark(
             if against is not None:
                 rival = OnnxRuntime(path, spec, in_flight, threads)
                 running[f"{against} fp32"] = _Side(stack.enter_context(closing(rival)), work)
-            for precision in sides:
-                engine = engines.load(path, precision=precision, max_batch=batch, in_flight=in_flight, threads=threads)
-                running[f"{engine.backend} {engine.precision}"] = _Side(stack.enter_context(closing(engine)), work)
-                device = engine.device
+            for backend, precision in sides:
+                engine = engines.load(
+                    path, "cpu" if backend == "openvino" else device, precision, batch, in_flight, threads,
+                    backend=backend,
+                )  # fmt: skip
+                stack.callback(engine.close)
+                if engine.max_batch < batch:
+                    raise DeviceError(
+                        f"{engine.device} has no room for batches of {batch}; give smaller ones.", "memory"
+                    )
+                running[f"{engine.backend} {engine.precision}"] = _Side(engine, work)
+                devices[engine.device] = None
             _run(list(running.values()), seconds)
             first = next(iter(running.values())).throughput
             rows.extend(side.row(name, batch, first) for name, side in running.items())
@@ -132,7 +146,7 @@ def benchmark(
         model=spec.name,
         height=spec.height,
         width=spec.width,
-        device=device,
+        device=" and ".join(devices),
         cores=len(os.sched_getaffinity(0)),
         threads=threads,
         in_flight=in_flight,
@@ -255,9 +269,13 @@ def _work(spec: ModelSpec, frames: Sequence[UInt8], batch: int) -> list[list[UIn
     return [pictures[start : start + batch] for start in range(0, count, batch)]
 
 
+def _precisions_on_gpu(spec: ModelSpec) -> tuple[Precision, ...]:
+    return ("fp32", "fp16") if spec.precision == "fp32" else (spec.precision,)
+
+
 def _versions(against: Rival | None) -> dict[str, str]:
     found = {"python": platform.python_version()}
-    for name in ("roadlens", "openvino", *([against] if against else [])):
+    for name in ("roadlens", "openvino", "tensorrt", "torch", *([against] if against else [])):
         try:
             found[name] = version(name)
         except PackageNotFoundError:  # run from a checkout that is not installed

@@ -36,9 +36,9 @@ def list_models(as_json: AsJson = False) -> None:
     paths = [bundled.resolve(name) for name in bundled.names()]
     found = [(read_spec(path), precisions_of(path)) for path in paths]
     if as_json:
-        _print_json([{"precisions": precisions, "spec": spec} for spec, precisions in found])
+        print_json([{"precisions": precisions, "spec": spec} for spec, precisions in found])
         return
-    _print_table(
+    print_table(
         ["name", "task", "size", "precisions", "metrics"],
         [
             [
@@ -62,14 +62,14 @@ def info(model: Model, as_json: AsJson = False) -> None:
     path = bundled.resolve(model)
     spec = read_spec(path)
     if as_json:
-        _print_json(spec)
+        print_json(spec)
         return
-    _print_table(["", ""], _described(path, spec), header=False)
+    print_table(["", ""], _described(path, spec), header=False)
     if spec.metrics:
         rows = [[m.name, f"{m.value:.4f}", m.split, m.protocol] for m in spec.metrics]
-        _print_table(["metric", "value", "split", "protocol"], rows)
+        print_table(["metric", "value", "split", "protocol"], rows)
     classes = [[str(c.id), c.name, "#{:02x}{:02x}{:02x}".format(*c.color), _kind(c.thing)] for c in spec.classes]
-    _print_table(["id", "class", "colour", "kind"], classes)
+    print_table(["id", "class", "colour", "kind"], classes)
 
 
 @app.command()
@@ -111,9 +111,9 @@ def verify(
         ids = frozenset(entry.id for entry in read_spec(bundled.resolve(model)).classes)
         result = run(model, precision, labelled=read_labelled(labels, ids), limit=count)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
-        _print_verification(result)
+        print_verification(result)
     if labels is None:
         check(result, 0.98 if min_agreement is None else min_agreement)
     else:
@@ -150,9 +150,9 @@ def bench(
         seconds=seconds, in_flight=in_flight, threads=threads,
     )  # fmt: skip
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
-        _print_benchmark(result)
+        print_benchmark(result)
 
 
 @app.command()
@@ -184,7 +184,7 @@ def quantize(
     pictures = read_frames(frames, subset_size)
     result = run(path, pictures, target, subset_size, keep=keep or (), min_agreement=min_agreement)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         _print_quantization(result)
 
@@ -207,7 +207,8 @@ def _kind(thing: bool) -> str:
     return "thing" if thing else "stuff"
 
 
-def _print_verification(result: Verification) -> None:
+def print_verification(result: Verification) -> None:
+    """Classes in a table, the whole in a line."""
     labelled = result.fp32_mean_iou is not None
     columns = ["class", "share", "agreement (IoU)", *(["fp32 IoU", f"{result.precision} IoU"] if labelled else [])]
     rows = [
@@ -216,7 +217,7 @@ def _print_verification(result: Verification) -> None:
         for entry in result.classes
     ]
     means = [_figure(result.fp32_mean_iou), _figure(result.precision_mean_iou)] if labelled else []
-    _print_table(columns, [*rows, ["mean", "", _figure(result.mean_iou), *means]])
+    print_table(columns, [*rows, ["mean", "", _figure(result.mean_iou), *means]])
     typer.echo(
         f"{result.model}: {result.precision} against fp32 on {result.frames} pictures, {result.device}: "
         f"{result.agreement:.2%} of pixels agree"
@@ -224,9 +225,10 @@ def _print_verification(result: Verification) -> None:
     )
 
 
-def _print_benchmark(result: Benchmark) -> None:
+def print_benchmark(result: Benchmark) -> None:
+    """Sides in a table, and what they were measured on."""
     first = result.rows[0].side
-    _print_table(
+    print_table(
         ["side", "batch", "latency", "p95", "pictures/s", "CPU", "×"],
         [
             [
@@ -264,13 +266,15 @@ def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
+    """Any msgspec value as JSON for people to read."""
     import msgspec
 
     typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
-def _print_table(columns: list[str], rows: list[list[str]], header: bool = True) -> None:
+def print_table(columns: list[str], rows: list[list[str]], header: bool = True) -> None:
+    """Rows of text; columns of figures to the right."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import msgspec
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 import engines
 from engines.bundled import fp32_file, is_int8_file, resolve
 from engines.classes import IGNORE, ClassInfo
-from engines.engine import Engine, Precision
+from engines.engine import Backend, Engine, Precision
 from engines.errors import CheckFailed, ModelError, SourceError
 from engines.openvino import squash
 
@@ -67,6 +68,8 @@ def verify(
     labelled: Iterable[tuple[UInt8, UInt8]] | None = None,
     *,
     limit: int | None = None,
+    device: engines.Device = "cpu",
+    backend: Backend | Literal["auto"] = "auto",
 ) -> Verification:
     """Run a segmenter in fp32 and in another precision over the same pictures.
 
@@ -78,9 +81,11 @@ def verify(
         labelled: such pictures with (h', w') uint8 class ids, 255 ignored, in place of `frames`. Class maps are brought
             to the label's size by nearest neighbour.
         limit: most pictures.
+        device, backend: where the precision runs; fp32, which it is compared with, runs on the CPU by OpenVINO.
 
     Raises:
         ModelError: no such model or precision, or a model that is no segmenter.
+        DeviceError: the device or the backend is not there.
         SourceError: there is no picture.
         ValueError: not exactly one of `frames` and `labelled` is given.
     """
@@ -94,15 +99,16 @@ def verify(
         labelled if labelled is not None else ((f, None) for f in frames or ())
     )
     with ExitStack() as stack:
-        reference = stack.enter_context(closing(engines.load(reference_path, precision="fp32", max_batch=BATCH)))
-        other = stack.enter_context(closing(engines.load(path, precision=precision, max_batch=BATCH)))
+        reference = stack.enter_context(closing(engines.load(reference_path, "cpu", "fp32", BATCH)))
+        other = stack.enter_context(closing(engines.load(path, device, precision, BATCH, backend=backend)))
         for engine in (reference, other):
             if engine.spec.task != "segmentation":
                 raise ModelError(f"{engine.spec.name} is for {engine.spec.task}; verify compares class maps.")
         if (reference.spec.height, reference.spec.width) != (other.spec.height, other.spec.width):
             raise ModelError(f"{path} and {reference_path} take pictures of other sizes; quantise the model again.")
         tally = _Tally()
-        for batch in _batches(islice(pairs, limit), reference.spec.height, reference.spec.width):
+        size = min(BATCH, other.max_batch)
+        for batch in _batches(islice(pairs, limit), reference.spec.height, reference.spec.width, size):
             maps = zip(_class_maps(reference, batch), _class_maps(other, batch), batch, strict=True)
             for ours, theirs, (_, label) in maps:
                 tally.add(ours, theirs, label)
@@ -213,9 +219,9 @@ def _at_size_of(label: UInt8, class_map: UInt8) -> UInt8:
 
 
 def _batches(
-    pairs: Iterator[tuple[UInt8, UInt8 | None]], height: int, width: int
+    pairs: Iterator[tuple[UInt8, UInt8 | None]], height: int, width: int, size: int
 ) -> Iterator[list[tuple[UInt8, UInt8 | None]]]:
-    while batch := [(squash(image, height, width), label) for image, label in islice(pairs, BATCH)]:
+    while batch := [(squash(image, height, width), label) for image, label in islice(pairs, size)]:
         yield batch
 
 

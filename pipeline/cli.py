@@ -73,6 +73,7 @@ def run(
         typer.Option(metavar="NAME[:EVERY]", help="Bundled name or .onnx; :3 looks at every third frame. Repeatable."),
     ] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or int8.")] = None,
+    realtime: Annotated[bool, typer.Option("--realtime", help="Play the files as if they were cameras.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run was killed.")] = False,
     opacity: Annotated[float | None, typer.Option(min=0, max=1, help="Of the class colours.")] = None,
     legend: Annotated[bool | None, typer.Option(help="Draw the legend.")] = None,
@@ -101,7 +102,7 @@ def run(
     settings = _configured(config, values)
     if anonymize and settings.anonymize is None:
         settings = _anonymized(settings)
-    settings = _with_lists(settings, sources or [], model or [], precision, pub or [], push or [], metrics)
+    settings = _with_lists(settings, sources or [], model or [], precision, pub or [], push or [], metrics, realtime)
     if settings.video.path is None and settings.jsonl is None and not settings.publish and settings.summary is None:
         raise UsageError("nothing would come out: give -o video.mp4, --jsonl, --pub, --push or --summary")
     from pipeline.console import run_session
@@ -125,6 +126,7 @@ def serve(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for overlaid video.")] = None,
     jsonl: Annotated[str | None, typer.Option(help="JSON lines: a folder, or - for standard output.")] = None,
     pub: Annotated[list[str] | None, typer.Option(help="ZeroMQ PUB address: loses rather than waits.")] = None,
+    realtime: Annotated[bool, typer.Option("--realtime", help="Play the files as if they were cameras.")] = False,
     model: Annotated[list[str] | None, typer.Option(metavar="NAME[:EVERY]", help="Bundled name or .onnx.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or int8.")] = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
@@ -138,7 +140,8 @@ def serve(
             "allow_hosts": allow_host,
         },
     }  # fmt: skip
-    settings = _with_lists(_configured(config, values), sources or [], model or [], precision, pub or [], [], None)
+    settings = _configured(config, values)
+    settings = _with_lists(settings, sources or [], model or [], precision, pub or [], [], None, realtime)
     from rich.console import Console
 
     from pipeline.console import set_up_logging
@@ -227,13 +230,14 @@ def _with_lists(
     pub: list[str],
     push: list[str],
     metrics: str | None,
+    realtime: bool,
 ) -> Config:
     import msgspec
 
     from engines.settings import decode
     from pipeline.config import MetricsConfig, ModelConfig, PublishConfig, StreamConfig, check
 
-    changes: dict[str, Any] = {"streams": (*settings.streams, *(StreamConfig(s) for s in sources))}
+    changes: dict[str, Any] = {"streams": (*settings.streams, *(StreamConfig(s, realtime=realtime) for s in sources))}
     if models:
         changes["models"] = tuple(_model(text) for text in models)
     if precision is not None:

@@ -14,6 +14,7 @@ from pipeline.anonymize import AnonymizeOptions
 from pipeline.components import ComponentOptions
 from pipeline.event_clip import EventOptions
 from pipeline.keys import CurveOptions
+from pipeline.live_input import LiveOptions
 from pipeline.outputs import OutputOptions
 from pipeline.overlay import OverlayStyle
 from pipeline.publish import PictureOptions
@@ -31,16 +32,21 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One stream of footage.
 
     Attributes:
-        source: a video file, a folder or glob of clips (one trip), a folder of pictures, or `synthetic:?…`.
+        source: a video file, a folder or glob of clips (one trip), a folder of pictures, `synthetic:?…`, a camera's
+            address (`rtsp://`, `http://`, `rtmp://`, `srt://`, `udp://`, `v4l2:/dev/video0`), or `-` for a pipe.
         id: name in messages, metrics and output files; made of the source's name when left out.
         decode_threads: threads of the decoder; 0 lets FFmpeg choose.
         rate: frames a second of a folder of pictures.
+        realtime: play what is no live source as if it were one.
+        live: how a live source is read, and how old a frame of it may get.
     """
 
     source: str
     id: StreamId | None = None
     decode_threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 1
     rate: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 25.0
+    realtime: bool = False
+    live: LiveOptions = LiveOptions()
 
     def picture_rate(self) -> Fraction:
         """`rate` as an exact fraction."""

@@ -281,7 +281,10 @@ class Session:
 
     def _resolved(self, name: str, config: StreamConfig) -> tuple[RunningStream, Source]:
         try:
-            source = resolve_source(config.source, name, config.decode_threads, config.picture_rate())
+            source = resolve_source(
+                config.source, name, config.decode_threads, config.picture_rate(),
+                live=config.live, realtime=config.realtime, observe=self.tell,
+            )  # fmt: skip
         except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL in it, a home of nobody's
             shown = strip_credentials(config.source[:64])
             raise SourceError(f"{shown!r} cannot be looked for: {error}; give a file or an address") from None

@@ -95,7 +95,7 @@ def _configured(
         # Of another machine, or damaged: it is only worth time.
         config.set_timing_cache(config.create_timing_cache(b""), False)
     image = network.get_input(0)
-    _, height, width, channels = image.shape
+    _, height, width, channels = image.shape[:]
     profile = builder.create_optimization_profile()
     least, best, most = (trt.Dims([batch, height, width, channels]) for batch in options.batches)
     profile.set_shape(image.name, least, best, most)

@@ -27,7 +27,7 @@ from pathlib import Path
 import msgspec
 
 from engines.errors import OutputError
-from engines.tensorrt.plan import SCHEMA, Machine, PlanRequest, SideCar, mismatch
+from engines.tensorrt.plan import SCHEMA, Machine, PlanRequest, SideCar, covers, mismatch
 
 FOLDER_VARIABLE = "ROADLENS_CACHE"
 """The environment variable that names the cache folder; plans lie in `plans` under it."""
@@ -79,13 +79,19 @@ class PlanCache:
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = default_folder() if folder is None else folder
 
-    def find(self, request: PlanRequest) -> Found:
-        """The plan for a request. Never raises: what cannot be read is a reason to build."""
+    def find(self, request: PlanRequest, exact: bool = True) -> Found:
+        """The plan for a request. Never raises: what cannot be read is a reason to build.
+
+        Args:
+            request: what it is to be for.
+            exact: whether one that differs only in being for larger batches does not do.
+        """
         path = self.folder / f"{request.stem}.plan"
         try:
             side_car = _read_side_car(path.with_suffix(".json"))
         except FileNotFoundError:
-            return Found(None, self._nearest(request))
+            larger = None if exact else self._larger(request)
+            return Found(None, self._nearest(request)) if larger is None else self.find(larger)
         except OSError as error:
             return Found(None, f"its side-car cannot be read ({error.strerror})")
         except msgspec.DecodeError:
@@ -176,6 +182,10 @@ class PlanCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             _write(self._timing_path(machine), timing)
 
+    def entry(self, request: PlanRequest) -> Entry:
+        """What lies there for a request."""
+        return _entry(self.folder / f"{request.stem}.plan")
+
     def entries(self) -> list[Entry]:
         """All plans, by name. Never raises: a folder that is not there has none."""
         return [_entry(path) for path in sorted(self.folder.glob("*.plan"))]
@@ -226,6 +236,15 @@ class PlanCache:
         if not others:
             return "there is no plan of it yet"
         return f"its plan {max(others)[2]}"
+
+    def _larger(self, request: PlanRequest) -> PlanRequest | None:
+        """The request of the plan for the fewest more pictures a run that is the same otherwise."""
+        others = [
+            entry.side_car.request
+            for entry in self.entries()
+            if entry.side_car is not None and entry.fault is None and covers(entry.side_car.request, request)
+        ]
+        return min(others, key=lambda other: other.options.max_batch, default=None)
 
     def _timing_path(self, machine: Machine) -> Path:
         gpu = re.sub(r"[^A-Za-z0-9]+", "-", machine.gpu).strip("-")

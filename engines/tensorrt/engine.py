@@ -87,6 +87,7 @@ class TensorRTEngine:
                         "memory",
                     ) from None
                 wanted, max_batch = max_batch, max_batch // 2
+                loader.exact = True
                 loader.degraded(
                     f"batch {wanted}", f"batch {max_batch}", "memory",
                     f"{self.device} has no room for {self.spec.name} in batches of {wanted}; taking {max_batch}.",

@@ -68,16 +68,16 @@ def tensors_of(engine: trt.ICudaEngine, spec: ModelSpec, max_batch: int) -> Tens
             "tensorrt",
         )
     image = inputs[0]
-    most = engine.get_tensor_profile_shape(image, 0)[2]
-    if tuple(most) != (max_batch, spec.height, spec.width, 3):
+    most = engine.get_tensor_profile_shape(image, 0)[2][:]
+    if most[0] < max_batch or most[1:] != (spec.height, spec.width, 3):
         raise TensorRTError(
-            f"The plan of {spec.name} is for {tuple(most)} and not for {max_batch}×{spec.height}×{spec.width}×3; "
+            f"The plan of {spec.name} is for {most} and not for {max_batch}×{spec.height}×{spec.width}×3; "
             "build it again.",
             "tensorrt",
         )
 
     def described(name: str) -> _Tensor:
-        shape, dtype = tuple(engine.get_tensor_shape(name))[1:], dtypes.get(engine.get_tensor_dtype(name))
+        shape, dtype = engine.get_tensor_shape(name)[1:], dtypes.get(engine.get_tensor_dtype(name))
         if dtype is None or any(size < 0 for size in shape):
             raise TensorRTError(
                 f"The output `{name}` of {spec.name} is {engine.get_tensor_dtype(name)} {shape}, which TensorRT cannot "

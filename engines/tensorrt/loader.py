@@ -12,13 +12,13 @@ import tensorrt as trt
 from engines.engine import Precision
 from engines.errors import ModelError, OutputError
 from engines.loading import Building, Degraded, Observe
-from engines.lowered import lowered
 from engines.spec import ModelSpec
 from engines.tensorrt import cuda
 from engines.tensorrt.builder import Built, build
-from engines.tensorrt.cache import PlanCache
+from engines.tensorrt.cache import Entry, PlanCache
 from engines.tensorrt.library import require
 from engines.tensorrt.logger import OutOfMemory, logger
+from engines.tensorrt.operators import tensorrt_graph
 from engines.tensorrt.plan import BuildOptions, Machine, PlanRequest
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class PlanLoader:
         precision: the graph's, never `auto`.
         gpu: where it is to run; the calling thread's from now on.
         graph: the serialised ONNX that TensorRT is given.
+        exact: whether a plan for larger batches, which takes more memory, does not do.
     """
 
     def __init__(
@@ -52,15 +53,12 @@ class PlanLoader:
         self.precision = _choose_precision(precision, spec, self.gpu)
         self.options = options or BuildOptions()
         self.cache = cache or PlanCache()
+        self.exact = False
         self._observe = observe
-        self.graph: bytes = lowered(path, self.precision).SerializeToString(deterministic=True)
+        self._unkept: OutputError | None = None
+        self.graph: bytes = tensorrt_graph(path, self.precision).SerializeToString(deterministic=True)
         self._digest = hashlib.sha256(self.graph).hexdigest()
-        self._machine = Machine(
-            tensorrt=version,
-            gpu=self.gpu.name,
-            compute_capability=self.gpu.compute_capability,
-            driver=self.gpu.driver[0],
-        )
+        self._machine = machine_of(version, self.gpu)
 
     def request(self, max_batch: int) -> PlanRequest:
         """What the cache is asked for."""
@@ -78,11 +76,11 @@ class PlanLoader:
     def plan(self, max_batch: int) -> bytes:
         """The plan from the cache, or a new one; one process builds, the others wait for it."""
         request = self.request(max_batch)
-        if (found := self.cache.find(request)).plan is not None:
+        if (found := self.cache.find(request, self.exact)).plan is not None:
             return found.plan
         waits = f"Another process is building the plan of {self.spec.name}; waiting for it."
         with self.cache.lock(request, lambda: log.info(waits)):
-            if (found := self.cache.find(request)).plan is not None:
+            if (found := self.cache.find(request, self.exact)).plan is not None:
                 return found.plan
             log.warning(
                 "%s %s: %s; building it for %s, which takes minutes.",
@@ -93,8 +91,22 @@ class PlanLoader:
                 self.cache.store(request, built.plan, built.seconds)
                 self.cache.store_timing(request.machine, built.timing)
             except OutputError as error:
+                self._unkept = error
                 self.degraded("plan cache", "memory", "cache", str(error))
             return built.plan
+
+    def keep(self, max_batch: int) -> Entry:
+        """See to it that the plan is in the cache and loads: building ahead.
+
+        Raises:
+            OutputError: it cannot be kept.
+            TensorRTError: it cannot be built or loaded.
+        """
+        self.exact = True
+        self.engine(max_batch)  # there is no other check of a plan than loading it
+        if self._unkept is not None:
+            raise self._unkept
+        return self.cache.entry(self.request(max_batch))
 
     def _build(self, request: PlanRequest) -> Built:
         name, observe = self.spec.name, self._observe
@@ -132,6 +144,7 @@ class PlanLoader:
                 raise refused
             log.warning("%s", refused)
             self.cache.discard(self.request(max_batch))
+            self.exact = True
         raise AssertionError("the loop returns or raises")
 
     def degraded(self, wanted: str, instead: str, lacking: str, sentence: str) -> None:
@@ -139,6 +152,11 @@ class PlanLoader:
         log.warning("%s", sentence)
         if self._observe is not None:
             self._observe(Degraded(self.spec.name, wanted, instead, lacking, sentence))
+
+
+def machine_of(version: str, gpu: cuda.Gpu) -> Machine:
+    """What plans are bound to, of a TensorRT and a GPU."""
+    return Machine(tensorrt=version, gpu=gpu.name, compute_capability=gpu.compute_capability, driver=gpu.driver[0])
 
 
 def _choose_precision(asked: Precision, spec: ModelSpec, gpu: cuda.Gpu) -> str:

@@ -133,3 +133,10 @@ def mismatch(wanted: PlanRequest, found: PlanRequest) -> str | None:
     if found.graph != wanted.graph:
         return "was built from another export of the model"
     return None if found == wanted else "was built for another model"
+
+
+def covers(found: PlanRequest, wanted: PlanRequest) -> bool:
+    """Whether a plan is for larger batches than wanted, and the same otherwise."""
+    most = found.options.max_batch
+    options = msgspec.structs.replace(wanted.options, max_batch=most)
+    return most > wanted.options.max_batch and found == msgspec.structs.replace(wanted, options=options)

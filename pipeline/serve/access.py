@@ -48,7 +48,7 @@ SECURITY_HEADERS = (
                 b"form-action 'self'",
                 b"frame-ancestors 'none'",
             )
-        ),  # fmt: skip
+        ),
     ),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),

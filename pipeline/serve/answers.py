@@ -33,6 +33,7 @@ class StreamAnswer(msgspec.Struct, frozen=True):
         frames_in, frames_out: frames decoded and given out.
         dropped: frames dropped, by `stage/reason`.
         decode_errors: packets that did not decode.
+        clips: whether its last seconds can be saved.
         viewers: how many watch.
         overlay: what is drawn.
         config: what it was asked to be, without credentials.
@@ -57,6 +58,7 @@ class StreamAnswer(msgspec.Struct, frozen=True):
     frames_out: int
     dropped: dict[str, int]
     decode_errors: int
+    clips: bool
     viewers: int
     overlay: OverlayStyle | None
     config: dict[str, Any]
@@ -72,6 +74,12 @@ class Areas(msgspec.Struct, frozen=True):
     """The classes' shares of a stream's pictures over time, a point a second."""
 
     points: list[AreaPoint]
+
+
+class Clip(msgspec.Struct, frozen=True):
+    """A clip that is being saved, in the folder of the configuration."""
+
+    file: str
 
 
 class Events(msgspec.Struct, frozen=True):
@@ -133,7 +141,7 @@ class Refusal(msgspec.Struct, frozen=True):
     detail: str | list[Fault]
 
 
-ANSWERS = (Streams, StreamAnswer, Areas, Events, Models, Totals, Ready, Refusal, StreamConfig, OverlayStyle)
+ANSWERS = (Streams, StreamAnswer, Areas, Clip, Events, Models, Totals, Ready, Refusal, StreamConfig, OverlayStyle)
 
 
 def schemas() -> dict[str, Any]:
@@ -199,6 +207,7 @@ def stream_answer(stream: RunningStream, result: StreamResult | None, pace: Pace
         frames_out=0 if counts is None else counts.emitted,
         dropped={} if counts is None else dropped(counts.dropped),
         decode_errors=0 if result is None else result.decode_errors,
+        clips=stream.ring is not None,
         viewers=viewers,
         overlay=None if stream.overlay is None else stream.overlay.style,
         config=shown(stream.config),

@@ -27,6 +27,7 @@ from pipeline.redact import strip_credentials
 from pipeline.serve.access import COOKIE, COOKIE_SECONDS, Access
 from pipeline.serve.answers import (
     Areas,
+    Clip,
     Events,
     Fault,
     ModelAnswer,
@@ -57,7 +58,8 @@ LOOK_SECONDS = 0.5
 
 _ASSETS = {
     "app.css": "text/css; charset=utf-8", "app.js": "text/javascript; charset=utf-8",
-    "chart.js": "text/javascript; charset=utf-8", "docs.js": "text/javascript; charset=utf-8",
+    "chart.js": "text/javascript; charset=utf-8", "login.js": "text/javascript; charset=utf-8",
+    "docs.js": "text/javascript; charset=utf-8",
     "theme.js": "text/javascript; charset=utf-8", "icon.svg": "image/svg+xml",
 }  # fmt: skip
 
@@ -283,6 +285,16 @@ def _add_streams(app: FastAPI, service: Service) -> None:
         service.events.add(stream, "restarted", _source(running))
         return _json(_answer(service, running))
 
+    @app.post(one + "/clip", tags=["streams"], summary="Save what led up to now", responses=_answers(Clip, 202))
+    def save_clip(stream: str) -> Response:
+        """The last seconds of a live stream as its camera sent them, and the next ones; set `events` in the
+        configuration. Answers at once: the file is there when its seconds have passed.
+        """
+        session, _ = _found(service, stream)
+        clip = session.save_event(stream, "requested")
+        service.events.add(stream, "saved", clip.path.name)
+        return _json(Clip(clip.path.name), 202)
+
     @app.get(one + "/overlay", tags=["streams"], summary="What is drawn", responses=_answers(OverlayStyle))
     def get_overlay(stream: str) -> Response:
         return _json(_drawn(_found(service, stream)[1]).style)
@@ -506,6 +518,10 @@ def _add_api_document(app: FastAPI, access: Access) -> None:
 
 
 def _add_login(app: FastAPI, access: Access) -> None:
+    @app.get(API + "/session", include_in_schema=False)
+    def session() -> Response:
+        return _json({"token": access.needs_token})
+
     @app.post("/login", include_in_schema=False)
     async def login(request: Request) -> Response:
         try:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pipeline.config import Config
 from pipeline.live_view import LiveView
 from pipeline.metrics import Metrics
+from pipeline.output_state import OutputChange, OutputState
 from pipeline.serve.events import EventLog
 from pipeline.serve.statistics import StreamStatistics
 from pipeline.session import Session
@@ -58,11 +59,16 @@ class Service:
             RoadlensError: a model or output that cannot be used.
         """
         session = Session(
-            self.config, serving=True, sinks=[self.statistics], observers=[self.events.changed], metrics=self.metrics
-        )
+            self.config, serving=True, sinks=[self.statistics], observers=[self.events.changed],
+            output_observers=[self._output_changed], metrics=self.metrics,
+        )  # fmt: skip
         session.start()
         self._session = session
         return session
+
+    def _output_changed(self, change: OutputChange) -> None:
+        if change.state is not OutputState.CONNECTING:
+            self.events.add(change.stream, f"{change.output} {change.state.value}", change.reason, at=change.at)
 
     def close(self, problem: str = "") -> None:
         """Serve no more; `problem` is why, where it is one."""

@@ -40,9 +40,7 @@ _THEIRS = ("tensorrt", "cuda")
 def _remove() -> dict[str, Any]:
     """Take out what is bound to a TensorRT or CUDA: theirs, and our modules that imported them."""
     taken = {
-        name: module
-        for name, module in sys.modules.items()
-        if name.startswith(_OURS) or name.split(".")[0] in _THEIRS
+        name: module for name, module in sys.modules.items() if name.startswith(_OURS) or name.split(".")[0] in _THEIRS
     }
     for name in taken:
         del sys.modules[name]

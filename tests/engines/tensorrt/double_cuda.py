@@ -130,7 +130,7 @@ state = State()
 
 
 def reset() -> State:
-    global state  # noqa: PLW0603  # the one GPU of the process
+    global state  # the one GPU of the process
     state = State()
     return state
 

@@ -55,7 +55,7 @@ __version__ = state.version
 
 
 def reset(version: str = "11.4.0.106") -> State:
-    global state, __version__  # noqa: PLW0603  # the one library of the process
+    global state, __version__  # the one library of the process
     state, __version__ = State(version), version
     return state
 
@@ -327,7 +327,10 @@ class Builder:
         monitor.phase_finish("Building")
         most = config.profile.shapes[2][0]
         if most > state.largest_build:
-            say(ILogger.Severity.ERROR, "[memory.cpp::resizePhysical::144] Error Code 2: OutOfMemory (Requested size was 9 bytes.)")
+            say(
+                ILogger.Severity.ERROR,
+                "[memory.cpp::resizePhysical::144] Error Code 2: OutOfMemory (Requested size was 9 bytes.)",
+            )
             say(ILogger.Severity.ERROR, "[builder.cpp::build::8] Error Code 10: Could not find any implementation")
             return None
         say(ILogger.Severity.WARNING, "a tactic was skipped")

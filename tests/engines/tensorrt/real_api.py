@@ -1,7 +1,7 @@
 """NVIDIA's real API to check against, as stubs (from the development folder) and as bindings (from the package index).
 
-    python -m tests.engines.tensorrt.real_api bindings DIR 11.4.0.106
-    LD_LIBRARY_PATH=DIR/lib PYTHONPATH=DIR python -c 'import tensorrt_bindings as trt; print(trt.__version__)'
+python -m tests.engines.tensorrt.real_api bindings DIR 11.4.0.106
+LD_LIBRARY_PATH=DIR/lib PYTHONPATH=DIR python -c 'import tensorrt_bindings as trt; print(trt.__version__)'
 """
 
 from __future__ import annotations
@@ -15,23 +15,34 @@ VERSIONS = {"11.4": "11.4.0.106", "10.16": "10.16.1.11"}
 
 STUBS = Path(__file__).parents[4] / "shared" / "tensorrt"
 
-# What a generator of stubs does not see: what it forgets to import, attributes of the package's own Python, and that
-# memory of the host can be read as a buffer.
-_IMPORTS = "import typing_extensions\n"
-_BUFFER = "    def __buffer__(self, flags: int, /) -> memoryview: ...\n"
-_VERSION = "__version__: str\n"
+# What the generator of the stubs did not see or could not write: what it forgot to import, Python's own words as names
+# of arguments, a `bool` of TensorRT's that hides Python's, attributes of the package's own Python, and that memory of
+# the host can be read as a buffer.
+_REPAIRS = (
+    ("import typing\n", "import typing\nimport typing_extensions\n"),
+    (" in: collections", " in_: collections"),
+    (
+        "power: Weights = None, channel_axis: typing.SupportsInt)",
+        "power: Weights = None, channel_axis: typing.Any = 0)",
+    ),
+    ("\nbool: DataType\n", "\n__version__: str\n"),
+    (
+        "    def nbytes(self) -> int:\n        ...\nclass InterfaceInfo",
+        "    def nbytes(self) -> int:\n        ...\n"
+        "    def __buffer__(self, flags: int, /) -> memoryview: ...\nclass InterfaceInfo",
+    ),
+)
 
 
 def write_stubs(version: str, folder: Path) -> None:
     """Put the stubs of a version, `11.4`, where mypy finds them as the package `tensorrt`."""
     text = (STUBS / f"tensorrt-{version}.pyi").read_text()
-    text = text.replace("import typing\n", f"import typing\n{_IMPORTS}", 1)
-    text = text.replace("\n    def nbytes(self) -> int:\n        ...\nclass InterfaceInfo",
-                        f"\n    def nbytes(self) -> int:\n        ...\n{_BUFFER}class InterfaceInfo", 1)  # fmt: skip
-    assert _BUFFER in text
+    for wrong, right in _REPAIRS:
+        assert wrong in text
+        text = text.replace(wrong, right)
     package = folder / "tensorrt"
-    package.mkdir(parents=True)
-    (package / "__init__.pyi").write_text(text + _VERSION)
+    package.mkdir(parents=True, exist_ok=True)
+    (package / "__init__.pyi").write_text(text)
 
 
 # What the bindings' libraries must export for them to be imported. Nothing can be built or run: every factory is null.

@@ -95,6 +95,17 @@ def test_the_plan_is_built_once_and_then_loaded(
     assert doubles.tensorrt.workspaces == [4096 << 20]
 
 
+def test_a_plan_for_larger_batches_does(segmenter: Path, pictures: Pictures, doubles: Doubles) -> None:
+    load(segmenter, max_batch=6).close()
+    with load(segmenter, max_batch=2) as engine:
+        assert engine.max_batch == 2
+        images = pictures(2)
+        np.testing.assert_array_equal(engine.submit(images).result(30)[1].class_map, bits_of(images[1]))
+    assert doubles.tensorrt.builds == 1
+    load(segmenter, max_batch=7).close()
+    assert doubles.tensorrt.builds == 2
+
+
 def test_options_reach_the_builder(segmenter: Path, doubles: Doubles) -> None:
     from engines.tensorrt.plan import BuildOptions
 
@@ -106,9 +117,9 @@ def test_options_reach_the_builder(segmenter: Path, doubles: Doubles) -> None:
 
 def test_the_second_build_on_a_machine_knows_the_timings_of_the_first(segmenter: Path, doubles: Doubles) -> None:
     load(segmenter).close()
-    load(segmenter, max_batch=2).close()
+    load(segmenter, max_batch=6).close()
     doubles.cuda.name = "NVIDIA Other"
-    load(segmenter, max_batch=2).close()
+    load(segmenter).close()
     assert doubles.tensorrt.timings == [b"", b"TIMINGNVIDIA Double 80GB", b""]
 
 
@@ -348,9 +359,7 @@ def test_a_forgotten_engine_frees_the_gpu(segmenter: Path, pictures: Pictures, d
         ([np.zeros((HEIGHT, WIDTH, 3), np.float32)], "a picture of float32"),
     ],
 )
-def test_batches_that_are_refused(
-    segmenter: Path, doubles: Doubles, images: list[NDArray[Any]], sentence: str
-) -> None:
+def test_batches_that_are_refused(segmenter: Path, doubles: Doubles, images: list[NDArray[Any]], sentence: str) -> None:
     with load(segmenter) as engine, pytest.raises(ValueError, match=sentence):
         engine.submit(images)
 

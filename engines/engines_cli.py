@@ -1,0 +1,258 @@
+"""`roadlens engines`: build, list, prune, benchmark and verify engines on GPUs.
+
+Only typer is imported here; TensorRT, OpenVINO, ONNX and OpenCV are loaded by the command that needs them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engines.cli import AsJson, Model, print_benchmark, print_json, print_table, print_verification
+from engines.engine import Backend, Precision
+
+if TYPE_CHECKING:
+    from engines.loading import Building, Degraded
+    from engines.tensorrt.cache import Entry
+    from engines.tensorrt.plan import Machine
+
+app = typer.Typer(
+    help="Build, list, prune, benchmark and verify engines on NVIDIA GPUs.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Device = Annotated[str, typer.Option(help="cuda, or cuda:N for another GPU than the first.")]
+Cache = Annotated[
+    Path | None, typer.Option(help="Folder of the plans; $ROADLENS_CACHE/plans or ~/.cache/roadlens/plans if left out.")
+]
+
+
+@app.command()
+def build(
+    model: Model,
+    precision: Annotated[
+        list[Precision] | None, typer.Option(help="May be given several times; fp16, or int8 of an int8 file.")
+    ] = None,
+    device: Device = "cuda",
+    batch: Annotated[int, typer.Option(min=1, help="Most pictures a run: as many as streams, up to 8 or so.")] = 8,
+    opt_batch: Annotated[
+        int | None, typer.Option(min=1, help="Batch size that kernels are chosen for; --batch if left out.")
+    ] = None,
+    workspace: Annotated[int, typer.Option(min=1, help="Most scratch memory of a kernel, MiB.")] = 4096,
+    level: Annotated[int, typer.Option(min=0, max=5, help="0 builds fast, 5 tries everything.")] = 3,
+    tf32: Annotated[bool, typer.Option("--tf32", help="Let fp32 round to 10 bits where that is faster.")] = False,
+    cache: Cache = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only ask the operator list whether TensorRT takes it; needs no GPU.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Build plans ahead, so that no start waits for them.
+
+    A plan that is there and fits this machine is kept. A run takes it where model and precision are the same, and its
+    batches are not larger.
+    """
+    from engines.bundled import int8_file, resolve
+    from engines.spec import read_spec
+
+    path = resolve(model)
+    wanted: list[Precision] = precision or ["auto"]
+    files = [int8_file(path) if each == "int8" and int8_file(path).is_file() else path for each in wanted]
+    if check:
+        for file, each in zip(files, wanted, strict=True):
+            _check(file, each)
+        return
+    from engines.tensorrt.library import require
+
+    require()
+    from engines.tensorrt.cache import PlanCache
+    from engines.tensorrt.loader import PlanLoader
+    from engines.tensorrt.plan import BuildOptions
+
+    options = BuildOptions(opt_batch=opt_batch, workspace_mib=workspace, tf32=tf32, optimization_level=level)
+    found = []
+    for file, each in zip(files, wanted, strict=True):
+        with _progress() as observe:
+            loader = PlanLoader(file, read_spec(file), device, each, options, PlanCache(cache), observe)
+            found.append(loader.keep(batch))
+    if as_json:
+        print_json([entry.side_car for entry in found])
+        return
+    for entry in found:
+        typer.echo(f"{entry.path} ({entry.size / 1e6:.1f} MB)")
+
+
+@app.command("list")
+def list_plans(cache: Cache = None, as_json: AsJson = False) -> None:
+    """List the plans there are, and which of them this machine can run."""
+    from engines.tensorrt.cache import PlanCache
+
+    here = _machine()
+    plans = PlanCache(cache)
+    entries = plans.entries()
+    if as_json:
+        print_json([
+            {"path": str(entry.path), "bytes": entry.size, "state": _state(entry, here), "side_car": entry.side_car}
+            for entry in entries
+        ])  # fmt: skip
+        return
+    if not entries:
+        typer.echo(f"There are no plans in {plans.folder}; build one with `roadlens engines build MODEL`.")
+        return
+    rows = []
+    for entry in entries:
+        request = None if entry.side_car is None else entry.side_car.request
+        made = ["–"] * 5 if request is None else [
+            f"{request.model} {request.version}", request.precision, str(request.options.max_batch),
+            request.machine.gpu, request.machine.tensorrt,
+        ]  # fmt: skip
+        used = datetime.fromtimestamp(entry.used, UTC).strftime("%Y-%m-%d")
+        rows.append([*made, f"{entry.size / 1e6:.1f} MB", used, _state(entry, here)])
+    print_table(["model", "precision", "batch", "GPU", "TensorRT", "size", "used", "state"], rows)
+    typer.echo(str(plans.folder))
+
+
+@app.command()
+def prune(
+    cache: Cache = None,
+    days: Annotated[int | None, typer.Option(min=0, help="Those that were not used for so many days, too.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All plans.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
+) -> None:
+    """Delete plans that are damaged or were built for another machine than this.
+
+    Where no GPU is found, of which machine a plan is decides nothing.
+    """
+    from engines.tensorrt.cache import PlanCache
+
+    here = _machine()
+    now = time.time()
+
+    def unwanted(entry: Entry) -> bool:
+        old = days is not None and now - entry.used > days * 86400
+        return every or old or _state(entry, here) not in {"ready", "unknown"}
+
+    gone = PlanCache(cache).prune(unwanted, dry_run=dry_run)
+    for entry in gone:
+        typer.echo(f"{entry.path.name} ({_state(entry, here)})")
+    size = sum(entry.size for entry in gone) / 1e6
+    typer.echo(f"{len(gone)} plans {'would go' if dry_run else 'deleted'}, {size:.1f} MB")
+
+
+@app.command()
+def bench(
+    model: Model,
+    precision: Annotated[list[Precision] | None, typer.Option(help="Repeatable; fp32 and fp16 if left out.")] = None,
+    backend: Annotated[list[Backend] | None, typer.Option(help="Repeatable; tensorrt if left out.")] = None,
+    device: Device = "cuda",
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Repeatable; 1, 8 and 32 if left out.")] = None,
+    footage: Annotated[Path | None, typer.Option(help="Video, image or folder to run on; random if left out.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time for each side at each batch size.")] = 4.0,
+    in_flight: Annotated[int, typer.Option(min=1, help="Requests under way for the throughput.")] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Measure latency and throughput of backends and precisions, in turn in one run."""
+    from engines.benchmark import DISTINCT_BATCHES, benchmark
+    from engines.frames import read_frames
+
+    batches = batch or [1, 8, 32]
+    frames = list(read_frames(footage, DISTINCT_BATCHES * max(batches))) if footage else []
+    result = benchmark(
+        model, precision or (), batches, frames=frames, seconds=seconds, in_flight=in_flight, device=device,
+        backends=backend or ["tensorrt"],
+    )  # fmt: skip
+    if as_json:
+        print_json(result)
+    else:
+        print_benchmark(result)
+
+
+@app.command()
+def verify(
+    model: Model,
+    footage: Annotated[Path, typer.Option(help="Video, image, or folder of them.")],
+    precision: Annotated[Precision, typer.Option(help="The precision that is compared with fp32.")] = "auto",
+    backend: Annotated[Backend, typer.Option(help="That computes it.")] = "tensorrt",
+    device: Device = "cuda",
+    min_agreement: Annotated[float, typer.Option(min=0, max=1, help="Least share of equal pixels.")] = 0.995,
+    count: Annotated[int, typer.Option(min=1, help="Most pictures, spread evenly.")] = 200,
+    as_json: AsJson = False,
+) -> None:
+    """Compare an engine with fp32 on the CPU; exit code 6 past the bound."""
+    from engines.frames import read_frames
+    from engines.verify import check
+    from engines.verify import verify as run
+
+    where = "cpu" if backend == "openvino" else device
+    result = run(model, precision, read_frames(footage, count), device=where, backend=backend)
+    if as_json:
+        print_json(result)
+    else:
+        print_verification(result)
+    check(result, min_agreement)
+
+
+def _check(path: Path, precision: Precision) -> None:
+    from engines.errors import CheckFailed
+    from engines.spec import read_spec
+    from engines.tensorrt.operators import faults, operator_list, tensorrt_graph
+
+    stored = read_spec(path).precision
+    chosen = ("fp16" if stored == "fp32" else stored) if precision == "auto" else precision
+    known = operator_list()
+    if found := faults(tensorrt_graph(path, chosen)):
+        raise CheckFailed(
+            f"{known.version} does not take {path} in {chosen}: {found[0]}"
+            + (f", and {len(found) - 1} more" if len(found) > 1 else "") + "; export it without."
+        )  # fmt: skip
+    typer.echo(f"{path}: {known.version} takes every operator in {chosen} ({known.source})")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Building | Degraded], None]]:
+    """A bar for what a build tells, on standard error, gone when it is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from engines.loading import Building
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=1.0, visible=False)
+
+        def observe(event: Building | Degraded) -> None:
+            if isinstance(event, Building):
+                shown = f"{event.model}: {event.phase[:50]}"
+                bar.update(task, completed=event.fraction, description=shown, visible=True)
+
+        yield observe
+
+
+def _machine() -> Machine | None:
+    """What plans run on here; None where there is no TensorRT or GPU."""
+    from engines.errors import DeviceError
+
+    try:
+        from engines.tensorrt.library import require
+
+        version = require()
+        from engines.tensorrt.cuda import open_gpu
+        from engines.tensorrt.loader import machine_of
+
+        return machine_of(version, open_gpu("cuda"))
+    except DeviceError:
+        return None
+
+
+def _state(entry: Entry, here: Machine | None) -> str:
+    """`ready`, `unknown` (no GPU to ask), or what is wrong with a plan."""
+    if entry.side_car is None or entry.fault is not None:
+        return entry.fault or "damaged"
+    if here is None:
+        return "unknown"
+    return "ready" if entry.side_car.request.machine == here else "of another machine"
