@@ -35,6 +35,7 @@ _FORMATS = {
 }  # fmt: skip
 _QUEUE_SECONDS = 2.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 15.0
+_NO_PROTOCOL = "this FFmpeg is built without the protocol"
 _STEADY_SECONDS = 5.0
 """A connection that held this long was a good one: the next attempt comes soon."""
 
@@ -136,7 +137,7 @@ class Push:
 
     # The thread -----------------------------------------------------------------------------------------------------
     def _run(self) -> None:
-        wait = _FIRST_WAIT
+        wait, reason = _FIRST_WAIT, None
         while not self._closed.is_set():
             picture = self._queue.get()
             if picture is None:
@@ -146,22 +147,26 @@ class Push:
             reason = self._connection(picture)
             if reason is None:
                 break
+            if reason == _NO_PROTOCOL:
+                log.error("%s: push to %s: %s", self.stream, self.shown_address, reason)
+                break
             steady = self._connected_at and time.monotonic() - self._connected_at > _STEADY_SECONDS
             wait = _FIRST_WAIT if steady else wait
             self._queue.rest()
             self._say(OutputState.BACKING_OFF, reason)
+            reason = None
             self._closed.wait(wait * random.uniform(0.75, 1.25))  # noqa: S311  # so that streams do not come in step
             wait = min(wait * 2, _LONGEST_WAIT)
             self._queue.resume()
         self._queue.rest()
-        self._say(OutputState.CLOSED)
+        self._say(OutputState.CLOSED, reason or "")
 
     def _say(self, state: OutputState, reason: str = "") -> None:
         self._observe(OutputChange(self.stream, self.name, state, reason, self._wall()))
         if state is OutputState.RUNNING:
             log.info("%s: pushing to %s", self.stream, self.shown_address)
             self._said = ""
-        elif reason and reason != self._said:  # a server that stays away is said once
+        elif state is OutputState.BACKING_OFF and reason != self._said:  # a server that stays away is said once
             log.warning("%s: push to %s: %s; trying again", self.stream, self.shown_address, reason)
             self._said = reason
 
@@ -269,6 +274,7 @@ def _sentence(reason: str) -> str:
     text = strip_credentials(reason).strip().rstrip(".")
     known = {
         "Connection refused": "the server refuses the connection",
+        "Protocol not found": _NO_PROTOCOL,
         "Broken pipe": "the server closed the connection",
         "Connection reset by peer": "the server closed the connection",
         "Input/output error": "the server closed or refused the connection",

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import pytest
+
+from engines.errors import OutputError
+from pipeline.encoder import EncodedPicture
+from pipeline.hls import Hls, HlsOptions
+from pipeline.output_state import OutputChange, OutputState
+from tests.pipeline.encoded import VIDEO, pictures, until
+
+
+def write(hls: Hls, count: int, key_every: int = 25, between: Callable[[int], None] = lambda _i: None) -> None:
+    hls.begin(VIDEO, lambda: None)
+    for index, picture in enumerate(pictures(count, key_every)):
+        between(index)
+        hls.put(picture, wait=True)
+    hls.end()
+    assert hls.join(60)
+    hls.close()
+
+
+def test_a_sliding_window_of_segments_a_second_each(tmp_path: Path) -> None:
+    changes: list[OutputChange] = []
+    hls = Hls("cam", HlsOptions(tmp_path, window=4), observe=changes.append)
+    write(hls, 20 * 25)
+    text = hls.playlist.read_text()
+    assert [float(x) for x in re.findall(r"#EXTINF:([\d.]+)", text)] == [1.0] * 4
+    assert "#EXT-X-MEDIA-SEQUENCE:16" in text
+    assert text.rstrip().endswith("#EXT-X-ENDLIST")
+    segments = sorted(p.name for p in hls.folder.glob("*.m4s"))
+    assert len(segments) <= 4 + 4, "older ones are removed"
+    assert set(re.findall(r"^.*\.m4s$", text, re.MULTILINE)) <= set(segments)
+    assert [c.state for c in changes] == [OutputState.RUNNING, OutputState.CLOSED]
+    assert not list(hls.folder.glob("*.tmp"))
+
+
+def test_every_playlist_on_the_way_is_whole_and_begins_with_a_key_frame(tmp_path: Path) -> None:
+    hls = Hls("cam", HlsOptions(tmp_path, window=3))
+    seen: set[str] = set()
+
+    def look(index: int) -> None:
+        if index % 20 == 0 and hls.playlist.exists():
+            text = hls.playlist.read_text()
+            seen.add(text)
+            for name in re.findall(r"^.*\.m4s$", text, re.MULTILINE):
+                assert (hls.folder / name).stat().st_size > 0
+
+    write(hls, 300, between=look)
+    assert len(seen) > 2
+    with av.open(str(hls.playlist)) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+    assert packets[0].is_keyframe
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="FFmpeg's ffprobe is the foreign player")
+def test_a_foreign_player_plays_it(tmp_path: Path) -> None:
+    hls = Hls("cam", HlsOptions(tmp_path, window=100))
+    write(hls, 130)
+    probed = subprocess.run(
+        ["ffprobe", "-v", "error", "-count_frames", "-show_entries", "stream=codec_name,width,height,nb_read_frames",
+         "-of", "json", str(hls.playlist)],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert probed.stderr == ""
+    (stream,) = json.loads(probed.stdout)["streams"]
+    assert (stream["codec_name"], stream["width"], stream["height"]) == ("h264", VIDEO.width, VIDEO.height)
+    assert int(stream["nb_read_frames"]) == 130
+
+
+def test_an_earlier_runs_files_go_and_others_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "cam"
+    folder.mkdir()
+    for name in ("index.m3u8", "20261121T063345-000001.m4s", "20261121T063345-init.mp4", "mine.mp4", "notes.m3u8"):
+        (folder / name).touch()
+    Hls("cam", HlsOptions(tmp_path))
+    assert sorted(p.name for p in folder.iterdir()) == ["mine.mp4", "notes.m3u8"]
+
+
+def test_a_folder_that_cannot_be_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"HLS cannot be written to .*file/cam: not a directory"):
+        Hls("cam", HlsOptions(tmp_path / "file"))
+
+
+def test_a_folder_that_vanishes_pauses_it_and_it_goes_on(tmp_path: Path) -> None:
+    changes: list[OutputChange] = []
+    hls = Hls("cam", HlsOptions(tmp_path, window=3), observe=changes.append)
+    hls.begin(VIDEO, lambda: None)
+    source = iter(pictures(100_000, key_every=25))
+
+    def put(count: int) -> None:
+        for _ in range(count):
+            picture: EncodedPicture = next(source)
+            hls.put(picture, wait=False)
+
+    put(60)
+    until(lambda: hls.playlist.exists())
+    shutil.rmtree(hls.folder)
+    until(lambda: (put(25), any(c.state is OutputState.PAUSED for c in changes))[1])
+    assert next(c.reason for c in changes if c.reason).startswith(f"{hls.folder} cannot be written")
+    os.makedirs(hls.folder)  # noqa: PTH103  # as an administrator would
+    until(lambda: (put(25), hls.playlist.exists())[1])
+    hls.end()
+    assert hls.join(60)
