@@ -28,6 +28,31 @@ def batch_window(live_periods: Sequence[float], engine_time: float) -> float:
     return min(max(min(live_periods) - engine_time, SHORTEST_WINDOW), LONGEST_WINDOW)
 
 
+def batch_room(most: int, in_engine: int, frame_time: float, bound: float | None) -> int:
+    """Frames that may go to the engine now so that the last of them is through within half of the age bound: the other
+    half is for waiting in the slot, fusing, drawing and the outputs. An engine that has nothing to do gets at least
+    one.
+
+    Args:
+        most: frames of a batch at most.
+        in_engine: frames handed to it that are not through.
+        frame_time: smoothed seconds it takes for a frame while it is busy; 0 while unknown.
+        bound: seconds a frame may get old; None for files, which lose nothing by waiting.
+
+    >>> batch_room(6, 0, 0.018, 0.2), batch_room(6, 4, 0.018, 0.2), batch_room(6, 5, 0.018, 0.2)
+    (5, 1, 0)
+    >>> batch_room(6, 0, 0.5, 0.2), batch_room(6, 9, 0.018, None)
+    (1, 6)
+    """
+    if bound is None or not frame_time:
+        return most
+    room = int(bound * _ENGINES_SHARE / frame_time) - in_engine
+    return max(min(most, room), 0 if in_engine else 1)
+
+
+_ENGINES_SHARE = 0.5
+
+
 class ArrivalRate:
     """The period of a live stream: frames counted over the last seconds, not differences of jittering times."""
 

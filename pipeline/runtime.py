@@ -27,7 +27,7 @@ from typing import Protocol, runtime_checkable
 
 from engines.engine import Engine, Prediction
 from engines.errors import RoadlensError, UsageError
-from pipeline.batching import ArrivalRate, batch_window, round_robin
+from pipeline.batching import ArrivalRate, batch_room, batch_window, round_robin
 from pipeline.frame import Analysis, Frame
 from pipeline.fuse import FuseOptions, Fuser
 from pipeline.metrics import Metrics
@@ -221,6 +221,7 @@ class _Stream:
     output: queue.SimpleQueue[_Pending | None] = field(default_factory=queue.SimpleQueue)
     fused: queue.SimpleQueue[_Fused | None] = field(default_factory=queue.SimpleQueue)
     in_flight: int = 0
+    next_index: int = 0
     arrivals: ArrivalRate = field(default_factory=ArrivalRate)
     trailing_audio: list[AudioPacket] = field(default_factory=list)
     error: Exception | None = None
@@ -232,6 +233,11 @@ class _Stream:
     leaving: bool = False
     aborting: bool = False
     state: SourceState = SourceState.CONNECTING
+
+    @property
+    def bound(self) -> float | None:
+        """Seconds beyond which a frame is dropped rather than given out."""
+        return self.plan.info.latency_bound if self.slot.mode == "live" else None
 
     @property
     def clocks(self) -> list[StageClock]:
@@ -290,7 +296,8 @@ class Runtime:
         in_flight = max(1, min((m.engine.in_flight for m in models), default=8))
         self._engine_free = threading.Semaphore(in_flight)
         self._credits = max(CREDITS, 2 * in_flight)
-        self._engine_time = 0.0
+        self._engine_time = self._frame_time = self._engine_done_at = 0.0
+        self._in_engine = 0
         self._next_stream = 0
         self._stopping = threading.Event()
         self._aborting = threading.Event()
@@ -396,6 +403,7 @@ class Runtime:
             plan, Slot(plan.source.mode, FILE_SLOT, self._ready), StageClock(observe), StageClock(observe),
             StageClock(observe),
         )  # fmt: skip
+        stream.next_index = plan.first_frame
         name = plan.source.id
         with self._ready:
             if name in self._known:
@@ -498,6 +506,9 @@ class Runtime:
         source, plan, slot = stream.plan.source, stream.plan, stream.slot
         audio: list[AudioPacket] = []
         errors = 0
+        dropped: Counter[str] = Counter()
+        # A camera's frames are waited for; a file's are decoded in this very thread.
+        waiting = "wait" if isinstance(source, LiveSource) else "decode"
         try:
             items = iter(source)
             while not (stream.leaving or self._stopping.is_set()):
@@ -505,8 +516,10 @@ class Runtime:
                     self._rest(stream)
                     continue
                 timings: dict[str, float] = {}
-                with stream.clock.measure("decode", timings):
+                with stream.clock.measure(waiting, timings):
                     item = next(items, None)
+                timings.pop("wait", None)
+                self._count_dropped_before(stream, dropped)
                 if self._metrics and source.counts.decode_errors != errors:
                     self._metrics.decode_error(source.id, source.counts.decode_errors - errors)
                     errors = source.counts.decode_errors
@@ -538,6 +551,7 @@ class Runtime:
         finally:
             stream.trailing_audio = audio
             source.close()
+            self._count_dropped_before(stream, dropped)
             slot.end()
 
     def _rest(self, stream: _Stream) -> None:
@@ -591,11 +605,16 @@ class Runtime:
                     self._batch_over = True
                     return None
                 ready = [i for i, s in enumerate(streams) if len(s.slot) and s.in_flight < self._credits]
-                if ready:
+                room = self._room()
+                if ready and room:
                     first_ready = now if first_ready is None else first_ready
                     left = first_ready + self._window(now) - now
-                    if left <= 0 or len(ready) >= self._max_batch or self._all_there(ready):
-                        return self._take(round_robin(ready, self._next_stream, self._max_batch))
+                    if left <= 0 or len(ready) >= room or self._all_there(ready):
+                        picked = self._take(round_robin(ready, self._next_stream, room), now)
+                        if picked:
+                            return picked
+                        first_ready = None  # all of them were too old
+                        continue
                     self._ready.wait(left)
                 else:
                     self._ready.wait()
@@ -618,6 +637,11 @@ class Runtime:
         periods = [s.arrivals.period(now) for s in self._batched if s.slot.mode == "live"]
         return batch_window([p for p in periods if p is not None], self._engine_time)
 
+    def _room(self) -> int:
+        """Frames that the engine can take now without making those of live streams too old."""
+        bounds = [s.bound for s in self._batched if s.bound is not None]
+        return batch_room(self._max_batch, self._in_engine, self._frame_time, min(bounds, default=None))
+
     def _all_there(self, ready: list[int]) -> bool:
         """Whether no further stream could join the batch by waiting: every other one is over, rests, or is out of
         credit.
@@ -626,12 +650,14 @@ class Runtime:
             i in ready or s.slot.ended or s.paused or s.in_flight >= self._credits for i, s in enumerate(self._batched)
         )
 
-    def _take(self, order: list[int]) -> list[tuple[_Stream, Sample]]:
+    def _take(self, order: list[int], now: float) -> list[tuple[_Stream, Sample]]:
         picked = []
         for i in order:
             stream = self._batched[i]
             sample = stream.slot.take()
-            if sample is not None:
+            if sample is not None and _too_old(stream, sample.frame, now):
+                self._count_dropped(stream, 1, "slot", "old")
+            elif sample is not None:
                 stream.in_flight += 1
                 if stream.slot.mode == "live":
                     stream.arrivals.arrived(sample.frame.arrived_at)
@@ -640,7 +666,7 @@ class Runtime:
         return picked
 
     def _submit(self, picked: list[tuple[_Stream, Sample]]) -> None:
-        submitted = time.perf_counter()
+        submitted, count = time.perf_counter(), len(picked)
         places: list[dict[str, tuple[Future[list[Prediction]], int]]] = [{} for _ in picked]
         futures: list[Future[list[Prediction]]] = []
         with self._batch_clock.measure("submit"):
@@ -654,7 +680,9 @@ class Runtime:
                 for place, k in enumerate(chosen):
                     places[k][model.name] = (future, place)
         if futures:
-            futures[-1].add_done_callback(lambda _: self._engine_done(submitted))
+            with self._ready:
+                self._in_engine += count
+            futures[-1].add_done_callback(lambda _: self._engine_done(submitted, count))
         else:
             self._engine_free.release()
         for (stream, sample), predictions in zip(picked, places, strict=True):
@@ -663,9 +691,17 @@ class Runtime:
                 self._metrics.queue_depth(stream.plan.source.id, "slot", len(stream.slot))
                 self._metrics.queue_depth(stream.plan.source.id, "emit", stream.in_flight)
 
-    def _engine_done(self, submitted: float) -> None:
-        elapsed = time.perf_counter() - submitted
-        self._engine_time += 0.1 * (elapsed - self._engine_time) if self._engine_time else elapsed
+    def _engine_done(self, submitted: float, count: int) -> None:
+        now = time.perf_counter()
+        elapsed = now - submitted
+        with self._ready:
+            self._engine_time += 0.1 * (elapsed - self._engine_time) if self._engine_time else elapsed
+            # What a frame costs: since the batch before it was through, if that was later than its own begin.
+            busy = (now - max(submitted, self._engine_done_at)) / count
+            self._frame_time += 0.1 * (busy - self._frame_time) if self._frame_time else busy
+            self._engine_done_at = now
+            self._in_engine -= count
+            self._ready.notify_all()
         self._engine_free.release()
 
     def _end_output(self, stream: _Stream) -> None:
@@ -679,6 +715,9 @@ class Runtime:
         while (pending := stream.output.get()) is not None:
             if stream.error is not None or self._gives_up(stream):
                 self._drop_taken(stream, "fuse")
+                continue
+            if _too_old(stream, pending.sample.frame, self._monotonic()):
+                self._drop_taken(stream, "fuse", "old")
                 continue
             try:
                 stream.fused.put(_Fused(self._fuse_one(stream, fuser, pending), pending.sample.audio))
@@ -697,7 +736,7 @@ class Runtime:
                     self._metrics.inferred(stream.plan.source.id, name)
         with clock.measure("fuse", timings):
             analysis = fuser.fuse(sample.frame, stream.slot.mode, predictions)
-        analysis.timings, analysis.dropped_since_last = timings, sample.dropped_before
+        analysis.timings = timings
         for stage in stream.plan.stages:
             analysis.age = self._age(analysis)
             with clock.measure(_name(stage), timings):
@@ -714,6 +753,9 @@ class Runtime:
             if stream.write_failed or self._gives_up(stream):
                 self._drop_taken(stream, "emit")
                 continue
+            if _too_old(stream, fused.analysis.frame, self._monotonic()):
+                self._drop_taken(stream, "emit", "old")
+                continue
             try:
                 self._emit_one(stream, fused)
             except Exception as error:  # noqa: BLE001  # a stream's failure is its own, whatever it is
@@ -727,6 +769,9 @@ class Runtime:
     def _emit_one(self, stream: _Stream, fused: _Fused) -> None:
         analysis, clock = fused.analysis, stream.sink_clock
         analysis.age = self._age(analysis)
+        # The index counts every decoded frame, wherever it was dropped.
+        analysis.dropped_since_last = analysis.frame.index - stream.next_index
+        stream.next_index = analysis.frame.index + 1
         for sink in stream.plan.sinks:
             if isinstance(sink, AudioSink):
                 for item in fused.audio:
@@ -743,9 +788,9 @@ class Runtime:
             stream.in_flight -= 1
             self._ready.notify_all()
 
-    def _drop_taken(self, stream: _Stream, stage: str) -> None:
+    def _drop_taken(self, stream: _Stream, stage: str, reason: str = "") -> None:
         """Drop a frame that the batch took: count it and give its credit back."""
-        self._count_dropped(stream, 1, stage, "stopped" if stream.error is None else "failed")
+        self._count_dropped(stream, 1, stage, reason or ("stopped" if stream.error is None else "failed"))
         self._give_credit(stream)
 
     def _finish(self, stream: _Stream) -> None:
@@ -777,10 +822,18 @@ class Runtime:
         return stream.aborting or self._aborting.is_set()
 
     # Counting -------------------------------------------------------------------------------------------------------
-    def _count_decoded(self, stream: _Stream) -> None:
-        stream.counts.decoded += 1
+    def _count_decoded(self, stream: _Stream, count: int = 1) -> None:
+        stream.counts.decoded += count
         if self._metrics:
-            self._metrics.decoded(stream.plan.source.id)
+            self._metrics.decoded(stream.plan.source.id, count)
+
+    def _count_dropped_before(self, stream: _Stream, known: Counter[str]) -> None:
+        """Count what the source has decoded and dropped by itself since it was asked last."""
+        for reason, count in list(stream.plan.source.counts.dropped.items()):
+            if count > known[reason]:
+                self._count_decoded(stream, count - known[reason])
+                self._count_dropped(stream, count - known[reason], "decode", reason)
+                known[reason] = count
 
     def _count_dropped(self, stream: _Stream, count: int, stage: str, reason: str) -> None:
         with self._counting:  # several threads may count one reason; a file's frames never come here
@@ -841,3 +894,8 @@ def _added(one: dict[str, StageTime], other: dict[str, StageTime]) -> dict[str, 
 def _name(part: Stage | Sink) -> str:
     """What a stage or sink is timed as: its `name` if it has one, else its class'."""
     return str(getattr(part, "name", type(part).__name__))
+
+
+def _too_old(stream: _Stream, frame: Frame, now: float) -> bool:
+    """Whether a live frame has outlived its bound."""
+    return stream.bound is not None and now - frame.arrived_at > stream.bound

@@ -24,14 +24,12 @@ class Sample:
         inputs: the model inputs made of it, (height, width, 3) uint8 RGB by (height, width).
         audio: sound that came before the frame.
         timings: milliseconds by stage so far.
-        dropped_before: frames of the stream dropped since the one before.
     """
 
     frame: Frame
     inputs: dict[tuple[int, int], UInt8]
     audio: list[AudioPacket] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
-    dropped_before: int = 0
 
 
 class Slot:
@@ -55,7 +53,6 @@ class Slot:
         self.closed = False
         self._ready = ready
         self._samples: deque[Sample] = deque()
-        self._dropped_since_taken = 0
 
     def put(self, sample: Sample) -> bool:
         """Hand over a sample; False when the slot was closed and the sample was not taken."""
@@ -68,7 +65,6 @@ class Slot:
                 old = self._samples.popleft()
                 sample.audio[:0] = old.audio
                 self.superseded += 1
-                self._dropped_since_taken += 1
             self._samples.append(sample)
             self._ready.notify_all()
             return True
@@ -78,7 +74,6 @@ class Slot:
         if not self._samples:
             return None
         sample = self._samples.popleft()
-        sample.dropped_before, self._dropped_since_taken = self._dropped_since_taken, 0
         self._ready.notify_all()
         return sample
 

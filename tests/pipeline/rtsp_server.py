@@ -21,6 +21,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 _HEADER = struct.Struct("<IBqd")  # bytes, key frame, pts − dts in ns, seconds a frame
@@ -119,7 +120,7 @@ class RtspServer:
         assert self._process is not None
         os.kill(self._process.pid, number)
 
-    def __enter__(self) -> RtspServer:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -170,8 +171,10 @@ def serve(port: int, mounts: dict[str, dict[str, str]]) -> None:
         permissions.add_permission_for_role(role, "media.factory.construct", True)
         factory.set_permissions(permissions)
         if mount["units"] == "undecodable":
+            # JPEG 2000, which FFmpeg takes from no RTP stream.
             factory.set_launch(
-                "( videotestsrc is-live=true ! video/x-raw,width=64,height=48 ! videoconvert ! openjpegenc ! rtpj2kpay name=pay0 )"
+                "( videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=10/1 "
+                "! openjpegenc ! jpeg2000parse ! rtpj2kpay name=pay0 )"
             )
         elif mount["units"] == "sound":
             factory.set_launch("( audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay0 )")
