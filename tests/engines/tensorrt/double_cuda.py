@@ -21,7 +21,7 @@ cudaEventBlockingSync = 1
 cudaStreamNonBlocking = 1
 
 
-class cudaError_t(enum.IntEnum):  # noqa: N801  # CUDA's name
+class cudaError_t(enum.IntEnum):
     cudaSuccess = 0
     cudaErrorInvalidValue = 1
     cudaErrorMemoryAllocation = 2
@@ -33,16 +33,20 @@ class cudaError_t(enum.IntEnum):  # noqa: N801  # CUDA's name
     cudaErrorStreamCaptureInvalidated = 901
 
 
-class cudaMemcpyKind(enum.IntEnum):  # noqa: N801  # CUDA's name
+class cudaMemcpyKind(enum.IntEnum):
     cudaMemcpyHostToDevice = 1
     cudaMemcpyDeviceToHost = 2
 
 
-class cudaStreamCaptureMode(enum.IntEnum):  # noqa: N801  # CUDA's name
+class cudaStreamCaptureMode(enum.IntEnum):
     cudaStreamCaptureModeThreadLocal = 1
 
 
 OK = cudaError_t.cudaSuccess
+_OF_NO_GPU = frozenset({
+    "cudaDriverGetVersion", "cudaGetDeviceCount", "cudaGetDeviceProperties", "cudaGetErrorString",
+    "cudaRuntimeGetVersion", "cudaSetDevice",
+})  # fmt: skip
 Work = Callable[[], None]
 
 
@@ -92,8 +96,7 @@ class State:
     def begin(self, call: str) -> cudaError_t:
         """Note a call; the error it is to give."""
         self.calls.append(call)
-        if call not in {"cudaGetDeviceCount", "cudaDriverGetVersion", "cudaRuntimeGetVersion", "cudaSetDevice",
-                        "cudaGetDeviceProperties", "cudaGetErrorString"} and not hasattr(self.devices, "index"):  # fmt: skip
+        if call not in _OF_NO_GPU and not hasattr(self.devices, "index"):
             self.violations.append(f"{call} by a thread that chose no GPU")
         faults = self.faults.get(call)
         return faults.pop(0) if faults else OK
@@ -135,7 +138,7 @@ def reset() -> State:
     return state
 
 
-def cudaGetDeviceCount() -> tuple[Any, ...]:  # noqa: N802  # CUDA's names from here on
+def cudaGetDeviceCount() -> tuple[Any, ...]:
     error = state.begin("cudaGetDeviceCount")
     if error == OK and state.driver < state.runtime:
         error = cudaError_t.cudaErrorInsufficientDriver
@@ -144,20 +147,20 @@ def cudaGetDeviceCount() -> tuple[Any, ...]:  # noqa: N802  # CUDA's names from 
     return (error, state.count if error == OK else None)
 
 
-def cudaDriverGetVersion() -> tuple[Any, ...]:  # noqa: N802
+def cudaDriverGetVersion() -> tuple[Any, ...]:
     return state.begin("cudaDriverGetVersion"), state.driver
 
 
-def cudaRuntimeGetVersion() -> tuple[Any, ...]:  # noqa: N802
+def cudaRuntimeGetVersion() -> tuple[Any, ...]:
     return state.begin("cudaRuntimeGetVersion"), state.runtime
 
 
-def cudaGetErrorString(error: cudaError_t) -> tuple[Any, ...]:  # noqa: N802
+def cudaGetErrorString(error: cudaError_t) -> tuple[Any, ...]:
     state.begin("cudaGetErrorString")
     return OK, error.name.removeprefix("cudaError").encode()
 
 
-def cudaSetDevice(device: int) -> tuple[Any, ...]:  # noqa: N802
+def cudaSetDevice(device: int) -> tuple[Any, ...]:
     error = state.begin("cudaSetDevice")
     if device >= state.count:
         return (cudaError_t.cudaErrorInvalidDevice,)
@@ -165,7 +168,7 @@ def cudaSetDevice(device: int) -> tuple[Any, ...]:  # noqa: N802
     return (error,)
 
 
-def cudaGetDeviceProperties(device: int) -> tuple[Any, ...]:  # noqa: N802
+def cudaGetDeviceProperties(device: int) -> tuple[Any, ...]:
     error = state.begin("cudaGetDeviceProperties")
     major, minor = state.capability
     name = f"{state.name}\0\0".encode()
@@ -179,7 +182,7 @@ def _allocate(size: int, pinned: bool) -> int:
     return address
 
 
-def cudaMalloc(size: int) -> tuple[Any, ...]:  # noqa: N802
+def cudaMalloc(size: int) -> tuple[Any, ...]:
     with state.lock:
         error = state.begin("cudaMalloc")
         if error == OK and state.used + size > state.memory:
@@ -190,7 +193,7 @@ def cudaMalloc(size: int) -> tuple[Any, ...]:  # noqa: N802
         return OK, _allocate(size, pinned=False)
 
 
-def cudaHostAlloc(size: int, flags: int) -> tuple[Any, ...]:  # noqa: N802
+def cudaHostAlloc(size: int, flags: int) -> tuple[Any, ...]:
     with state.lock:
         error = state.begin("cudaHostAlloc")
         return (error, _allocate(size, pinned=True)) if error == OK else (error, None)
@@ -209,15 +212,15 @@ def _release(address: int, call: str) -> tuple[Any, ...]:
         return (error,)
 
 
-def cudaFree(devPtr: int) -> tuple[Any, ...]:  # noqa: N802, N803
+def cudaFree(devPtr: int) -> tuple[Any, ...]:
     return _release(devPtr, "cudaFree")
 
 
-def cudaFreeHost(ptr: int) -> tuple[Any, ...]:  # noqa: N802
+def cudaFreeHost(ptr: int) -> tuple[Any, ...]:
     return _release(ptr, "cudaFreeHost")
 
 
-def cudaStreamCreateWithFlags(flags: int) -> tuple[Any, ...]:  # noqa: N802
+def cudaStreamCreateWithFlags(flags: int) -> tuple[Any, ...]:
     with state.lock:
         error = state.begin("cudaStreamCreateWithFlags")
         if flags != cudaStreamNonBlocking:
@@ -227,7 +230,7 @@ def cudaStreamCreateWithFlags(flags: int) -> tuple[Any, ...]:  # noqa: N802
         return error, number
 
 
-def cudaStreamDestroy(stream: int) -> tuple[Any, ...]:  # noqa: N802
+def cudaStreamDestroy(stream: int) -> tuple[Any, ...]:
     with state.lock:
         error = state.begin("cudaStreamDestroy")
         if state.streams.pop(int(stream)).pending:
@@ -235,7 +238,7 @@ def cudaStreamDestroy(stream: int) -> tuple[Any, ...]:  # noqa: N802
         return (error,)
 
 
-def cudaMemcpyAsync(dst: int, src: int, count: int, kind: cudaMemcpyKind, stream: int) -> tuple[Any, ...]:  # noqa: N802
+def cudaMemcpyAsync(dst: int, src: int, count: int, kind: cudaMemcpyKind, stream: int) -> tuple[Any, ...]:
     with state.lock:
         error = state.begin("cudaMemcpyAsync")
         target, source = state.find(dst, count, "copy to"), state.find(src, count, "copy from")
@@ -259,7 +262,7 @@ def _drain(queue: Queue) -> None:
         queue.pending.pop(0)()
 
 
-def cudaStreamSynchronize(stream: int) -> tuple[Any, ...]:  # noqa: N802
+def cudaStreamSynchronize(stream: int) -> tuple[Any, ...]:
     with state.lock:
         error = state.begin("cudaStreamSynchronize")
         queue = state.streams[int(stream)]
@@ -270,7 +273,7 @@ def cudaStreamSynchronize(stream: int) -> tuple[Any, ...]:  # noqa: N802
         return (error,)
 
 
-def cudaEventCreateWithFlags(flags: int) -> tuple[Any, ...]:  # noqa: N802
+def cudaEventCreateWithFlags(flags: int) -> tuple[Any, ...]:
     with state.lock:
         error = state.begin("cudaEventCreateWithFlags")
         number = state.number()
@@ -278,14 +281,14 @@ def cudaEventCreateWithFlags(flags: int) -> tuple[Any, ...]:  # noqa: N802
         return error, number
 
 
-def cudaEventRecord(event: int, stream: int) -> tuple[Any, ...]:  # noqa: N802
+def cudaEventRecord(event: int, stream: int) -> tuple[Any, ...]:
     with state.lock:
         error = state.begin("cudaEventRecord")
         state.events[int(event)] = state.streams[int(stream)]
         return (error,)
 
 
-def cudaEventSynchronize(event: int) -> tuple[Any, ...]:  # noqa: N802
+def cudaEventSynchronize(event: int) -> tuple[Any, ...]:
     with state.lock:
         error = state.begin("cudaEventSynchronize")
         queue = state.events[int(event)]
@@ -296,14 +299,14 @@ def cudaEventSynchronize(event: int) -> tuple[Any, ...]:  # noqa: N802
         return (error,)
 
 
-def cudaEventDestroy(event: int) -> tuple[Any, ...]:  # noqa: N802
+def cudaEventDestroy(event: int) -> tuple[Any, ...]:
     with state.lock:
         error = state.begin("cudaEventDestroy")
         del state.events[int(event)]
         return (error,)
 
 
-def cudaStreamBeginCapture(stream: int, mode: cudaStreamCaptureMode) -> tuple[Any, ...]:  # noqa: N802
+def cudaStreamBeginCapture(stream: int, mode: cudaStreamCaptureMode) -> tuple[Any, ...]:
     with state.lock:
         error = state.begin("cudaStreamBeginCapture")
         queue = state.streams[int(stream)]
@@ -313,7 +316,7 @@ def cudaStreamBeginCapture(stream: int, mode: cudaStreamCaptureMode) -> tuple[An
         return (error,)
 
 
-def cudaStreamEndCapture(stream: int) -> tuple[Any, ...]:  # noqa: N802
+def cudaStreamEndCapture(stream: int) -> tuple[Any, ...]:
     with state.lock:
         error = state.begin("cudaStreamEndCapture")
         queue = state.streams[int(stream)]
@@ -325,7 +328,7 @@ def cudaStreamEndCapture(stream: int) -> tuple[Any, ...]:  # noqa: N802
         return OK, number
 
 
-def cudaGraphInstantiate(graph: int, flags: int) -> tuple[Any, ...]:  # noqa: N802
+def cudaGraphInstantiate(graph: int, flags: int) -> tuple[Any, ...]:
     with state.lock:
         error = state.begin("cudaGraphInstantiate")
         if error != OK:
@@ -335,21 +338,21 @@ def cudaGraphInstantiate(graph: int, flags: int) -> tuple[Any, ...]:  # noqa: N8
         return OK, number
 
 
-def cudaGraphDestroy(graph: int) -> tuple[Any, ...]:  # noqa: N802
+def cudaGraphDestroy(graph: int) -> tuple[Any, ...]:
     with state.lock:
         error = state.begin("cudaGraphDestroy")
         del state.graphs[int(graph)]
         return (error,)
 
 
-def cudaGraphExecDestroy(graphExec: int) -> tuple[Any, ...]:  # noqa: N802, N803
+def cudaGraphExecDestroy(graphExec: int) -> tuple[Any, ...]:
     with state.lock:
         error = state.begin("cudaGraphExecDestroy")
         del state.graphs[int(graphExec)]
         return (error,)
 
 
-def cudaGraphLaunch(graphExec: int, stream: int) -> tuple[Any, ...]:  # noqa: N802, N803
+def cudaGraphLaunch(graphExec: int, stream: int) -> tuple[Any, ...]:
     with state.lock:
         error = state.begin("cudaGraphLaunch")
         if error == OK:

@@ -1,8 +1,8 @@
 """A double of TensorRT: what it builds and runs is the ONNX itself, in ONNX Runtime, on the double of CUDA.
 
 Its names, arguments and enum members are those of NVIDIA's stubs (a test holds stubtest to it), it says no in the way
-the real one does (null and a word to the logger), and it notes every call by class, method and keywords. `state.version`
-makes it 10.16 or 11.4: in 10 a network is strongly typed only where that is asked for.
+the real one does (null and a word to the logger), and it notes every call by class, method and keywords. `reset` makes
+it 10.16 or 11.4: in 10 a network is strongly typed only where that is asked for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import onnx
@@ -115,7 +115,7 @@ class ExecutionContextAllocationStrategy(enum.IntEnum):
 
 
 class Dims(tuple):  # noqa: SLOT001
-    def __new__(cls, shape: Any = ()) -> Dims:
+    def __new__(cls, shape: Any = ()) -> Self:
         return super().__new__(cls, tuple(int(size) for size in shape))
 
 
@@ -216,7 +216,7 @@ class IOptimizationProfile:
     def __init__(self) -> None:
         self.shapes: tuple[Any, ...] = ()
 
-    def set_shape(self, input: str, min: Any, opt: Any, max: Any) -> None:  # noqa: A002
+    def set_shape(self, input: str, min: Any, opt: Any, max: Any) -> None:
         assert all(low <= middle <= high for low, middle, high in zip(min, opt, max, strict=True))
         self.shapes = (tuple(min), tuple(opt), tuple(max))
 
@@ -351,7 +351,7 @@ class Runtime:
             state.refuses_plans -= 1
             self._logger.log(
                 ILogger.Severity.ERROR,
-                "[rt.cpp::verifyHeader::3] Error Code 1: Serialization (Serialization assertion safeVersionRead failed.)",
+                "[rt.cpp::verifyHeader::3] Error Code 1: Serialization (assertion safeVersionRead failed.)",
             )
             return None
         head, _, graph = bytes(serialized_engine).partition(b"\n")

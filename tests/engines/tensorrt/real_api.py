@@ -28,8 +28,7 @@ _REPAIRS = (
     ("\nbool: DataType\n", "\n__version__: str\n"),
     (
         "    def nbytes(self) -> int:\n        ...\nclass InterfaceInfo",
-        "    def nbytes(self) -> int:\n        ...\n"
-        "    def __buffer__(self, flags: int, /) -> memoryview: ...\nclass InterfaceInfo",
+        "    def nbytes(self) -> int: ...\n    def __buffer__(self, _: int, /) -> memoryview: ...\nclass InterfaceInfo",
     ),
 )
 

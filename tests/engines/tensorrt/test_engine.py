@@ -1,4 +1,4 @@
-"""TensorRTEngine from file to answer, on the doubles of TensorRT and CUDA: build, cache, load, run, graphs, failures."""
+"""TensorRTEngine from file to answer on doubles of TensorRT and CUDA: build, cache, load, run, graphs, failures."""
 
 from __future__ import annotations
 
@@ -387,7 +387,7 @@ def test_gpus_that_are_not_there(
 
 def test_a_tensorrt_that_does_not_start(segmenter: Path, doubles: Doubles) -> None:
     doubles.tensorrt.starts = False
-    with pytest.raises(DeviceError, match="TensorRT does not start: .*update the NVIDIA driver"):
+    with pytest.raises(DeviceError, match=r"TensorRT does not start: .*update the NVIDIA driver"):
         load(segmenter)
 
 

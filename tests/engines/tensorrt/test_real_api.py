@@ -163,7 +163,8 @@ for kind, method, keywords in calls:
     found = getattr(getattr(trt, kind, None), method, None)
     if found is None:
         missing.append(f"{kind}.{method}")
-    missing += [f"{kind}.{method}({word}=)" for word in keywords if not re.search(rf"\\b{word}\\b", found.__doc__ or "")]
+    said = found.__doc__ or ""
+    missing += [f"{kind}.{method}({word}=)" for word in keywords if not re.search(rf"\\b{word}\\b", said)]
 print(json.dumps({"version": trt.__version__, "missing": missing}))
 """
 
