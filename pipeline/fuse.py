@@ -55,6 +55,7 @@ class Fuser:
         self._trackers = {name: Tracker(options.tracking, numbers) for name in self.specs}
         self._found: dict[str, list[Box]] = {}
         self._segmented = Prediction()
+        self._area: dict[str, float] = {}
 
     def fuse(self, frame: Frame, mode: Mode, predictions: Mapping[str, Prediction]) -> Analysis:
         """The analysis of a frame; `predictions` holds those of the models that looked at it, by model name."""
@@ -75,16 +76,17 @@ class Fuser:
             confidence=self._segmented.confidence,
             classes=self.classes,
             boxes=tuple(boxes),
-            area=class_area(self._segmented.class_map, self.classes),
+            area=dict(self._area),
         )
 
     def _segment(self, spec: ModelSpec, prediction: Prediction, frame: Frame) -> list[Box]:
-        self._segmented = prediction
+        self._segmented, self._area = prediction, class_area(prediction.class_map, spec.classes)
         if prediction.class_map is None:
             return []
         size = (frame.image.width, frame.image.height)
+        present = [info for info in spec.classes if info.name in self._area]
         return component_boxes(
-            prediction.class_map, prediction.confidence, spec.classes, size, self.options.components, spec.name
+            prediction.class_map, prediction.confidence, present, size, self.options.components, spec.name
         )
 
     def _localize(self, spec: ModelSpec, prediction: Prediction, frame: Frame) -> list[Box]:
