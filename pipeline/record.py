@@ -134,7 +134,7 @@ class Recorder:
                     self._add(view.topic, view.schema_name, view.schema, content, now, said, header.sequence)
                 self.written += 1
                 if now - self._flushed >= FLUSH * 1e9:
-                    self._writer.flush()
+                    self._writer.flush()  # type: ignore[no-untyped-call]  # mcap does not say what it returns
                     self._flushed = now
             except OSError as error:
                 raise self._failed(error) from error
@@ -149,7 +149,7 @@ class Recorder:
             if self._file is None:
                 return
             try:
-                self._writer.flush()
+                self._writer.flush()  # type: ignore[no-untyped-call]  # mcap does not say what it returns
                 self._flushed = self._newest
             except OSError as error:
                 raise self._failed(error) from error
@@ -164,7 +164,7 @@ class Recorder:
             if self._file is None:
                 return
             try:
-                self._writer.finish()
+                self._writer.finish()  # type: ignore[no-untyped-call]  # mcap does not say what it returns
                 self._file.close()
                 self._file = None
             except OSError as error:
@@ -257,7 +257,7 @@ def recover(path: Path, target: Path) -> int:
                     channel = channels[record.channel_id]
                     writer.add_message(channel, record.log_time, record.data, record.publish_time, record.sequence)
                     count += 1
-            writer.finish()
+            writer.finish()  # type: ignore[no-untyped-call]  # mcap does not say what it returns
     except FileExistsError as error:
         raise OutputError(f"{target} is there already and is not written over: give another name") from error
     except OSError as error:
