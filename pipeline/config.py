@@ -12,6 +12,7 @@ from engines.errors import UsageError
 from engines.settings import read_yaml, schema
 from pipeline.anonymize import AnonymizeOptions
 from pipeline.components import ComponentOptions
+from pipeline.decoding import Decode
 from pipeline.event_clip import EventOptions
 from pipeline.keys import CurveOptions
 from pipeline.live_input import LiveOptions
@@ -37,6 +38,8 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         id: name in messages, metrics and output files; made of the source's name when left out.
         decode_threads: threads of the decoder; 0 lets FFmpeg choose.
         rate: frames a second of a folder of pictures.
+        decode: `cuda` decodes on the GPU (NVDEC) and keeps the pictures there, `cpu` does not; `auto` does where models
+            may run on a GPU and NVDEC is there.
         realtime: play what is no live source as if it were one.
         live: how a live source is read, and how old a frame of it may get.
     """
@@ -45,6 +48,7 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: StreamId | None = None
     decode_threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 1
     rate: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 25.0
+    decode: Decode = "auto"
     realtime: bool = False
     live: LiveOptions = LiveOptions()
 

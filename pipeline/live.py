@@ -22,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -49,6 +50,7 @@ from pipeline.connection import (
     Stop,
     step,
 )
+from pipeline.decoding import Decoding
 from pipeline.frame import Frame, Mode
 from pipeline.live_input import (
     Fault,
@@ -117,6 +119,7 @@ class LiveSource:
         observe: told every change of state, from the threads that open and iterate; must not wait.
         on_packet: told every compressed packet, from the reading thread; must not wait.
         connect: opens the input; for tests.
+        decoding: which decoder; the CPU's unless given.
         wall_clock: Unix time in seconds.
         monotonic: monotonic clock in seconds.
         chance: random numbers in [0, 1) for the jitter of the waits.
@@ -140,7 +143,8 @@ class LiveSource:
         decode_threads: int = 1,
         observe: Callable[[StateChange], None] = lambda _change: None,
         on_packet: PacketTap | None = None,
-        connect: OpenInput = open_input,
+        connect: OpenInput | None = None,
+        decoding: Decoding | None = None,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
@@ -152,7 +156,9 @@ class LiveSource:
         self.counts = SourceCounts()
         self.decode_threads, self.on_packet = decode_threads, on_packet
         self.wall_clock, self.monotonic = wall_clock, monotonic
-        self.connect, self.normalize = connect, Normalizer(stream_id)
+        self.decoding = decoding or Decoding(stream_id)
+        self.connect: OpenInput = connect or partial(open_input, decoding=self.decoding)
+        self.normalize = Normalizer(stream_id)
         self.line: Timeline | None = None
         self.last_frame_at: float | None = None
         self._observe, self._chance = observe, chance
@@ -547,6 +553,7 @@ class _Reader(threading.Thread):
             self._last_pts = seconds
             if self._pace is not None:
                 arrived, captured = self._keep_pace(self._pace, seconds)
+        source.decoding.check(image)
         upright = source.normalize(image)
         if self.abandoned:
             raise _Abandoned

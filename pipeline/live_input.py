@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 
 from engines.errors import SourceError
 from pipeline.connection import Reconnect
+from pipeline.decoding import Decoding
 from pipeline.redact import strip_credentials
 
 Timeout = Annotated[float, msgspec.Meta(ge=0.1, le=3600)]
@@ -178,8 +179,10 @@ class PipeReader:
 _SLICE = 0.1
 
 
-def open_input(given: LiveInput, options: LiveOptions, abandoned: Callable[[], bool]) -> InputContainer:
-    """Connect and find out what comes.
+def open_input(
+    given: LiveInput, options: LiveOptions, abandoned: Callable[[], bool], decoding: Decoding | None = None
+) -> InputContainer:
+    """Connect and find out what comes; `decoding` says which decoder, the CPU's unless given.
 
     Raises:
         Fault: it cannot be opened.
@@ -196,8 +199,8 @@ def open_input(given: LiveInput, options: LiveOptions, abandoned: Callable[[], b
     elif given.format == "v4l2" and not Path(given.url).exists():
         raise Fault("not_found", f"there is no device {given.url}; plug the camera in, or look for it: ls /dev/video*")
     try:
-        container: InputContainer = av.open(
-            file, "r", format=given.format, options=given.options,
+        container = (decoding or Decoding("")).open(
+            file, format=given.format, options=given.options,
             timeout=(options.open_timeout, options.read_timeout),
         )  # fmt: skip
     except Fault:

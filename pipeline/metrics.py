@@ -103,6 +103,14 @@ class Metrics:
             ("model", "state"),
             registry=registry,
         )
+        self._degraded = _by_label(
+            Counter(
+                "roadlens_degraded",
+                "What could not be had, what is used in its place, and what is lacking.",
+                ("wanted", "instead", "lacking"),
+                registry=registry,
+            )
+        )
         self._encoder_info = Gauge(
             "roadlens_encoder_info", "1 for the encoder that a stream uses.", ("stream", "encoder"), registry=registry
         )
@@ -193,6 +201,14 @@ class Metrics:
         """The state that a stream's source is in; replaces the one before."""
         for each in SourceState:
             self._stream_state.labels(change.stream, each.value).set(each is change.state)
+        if change.state in {SourceState.BACKING_OFF, SourceState.FAILED} and change.cause:
+            self._source_failures(change.stream, change.cause).inc()
+        if change.state is SourceState.STREAMING and change.reconnects and change.cause:
+            self._source_reconnects(change.stream, change.cause).inc()
+
+    def degraded(self, wanted: str, instead: str, lacking: str) -> None:
+        """Something could not be had, and the next best is used; see `engines.loading.Degraded`."""
+        self._degraded(wanted, instead, lacking).inc()
 
     def encoder(self, stream: str, encoder: str) -> None:
         """The encoder in use for a stream; replaces the one before."""

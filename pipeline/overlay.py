@@ -8,7 +8,7 @@ later pictures from its planes, so they are never written to.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import av
 import cv2
@@ -18,12 +18,17 @@ from numpy.typing import NDArray
 
 from engines.classes import ClassInfo
 from pipeline.frame import Analysis, Box
-from pipeline.picture import CHROMA_SHIFT, Colorimetry, copy_properties, plane
+from pipeline.picture import CHROMA_SHIFT, Colorimetry, copy_properties, on_host, plane, stays_on_device
+
+if TYPE_CHECKING:  # torch
+    from engines.cuda.nv12 import Ink, Nv12, Palette
 
 UInt8 = NDArray[np.uint8]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_WHOLE = (255, 255, 255)
+_TILE = 32  # as `engines.cuda.nv12` has it, which brings torch
 _SHIFT = 4
 """Fractional bits of the coordinates handed to OpenCV's drawing functions."""
 
@@ -52,17 +57,31 @@ class _Canvas:
     """The planes of one output frame, drawn on in the coordinates of the full-size picture.
 
     Colours are (Y, Cb, Cr). Lines are drawn on each plane at that plane's own resolution.
+
+    Args:
+        luma: (height, width) uint8.
+        chroma: planes of one channel, or one plane of both.
+        shift: log2 of the chroma's subsampling, across and down.
     """
 
-    def __init__(self, image: av.VideoFrame) -> None:
-        self.width, self.height = image.width, image.height
-        self.across, self.down = CHROMA_SHIFT[image.format.name]
-        self.luma = plane(image, 0)
-        self.interleaved = image.format.name == "nv12"
-        self.chroma = (plane(image, 1),) if self.interleaved else (plane(image, 1), plane(image, 2))
+    def __init__(self, luma: UInt8, chroma: tuple[UInt8, ...], shift: tuple[int, int]) -> None:
+        self.luma, self.chroma = luma, chroma
+        self.height, self.width = luma.shape
+        self.across, self.down = shift
+        self.interleaved = chroma[0].ndim == 3
+
+    @classmethod
+    def of(cls, image: av.VideoFrame) -> _Canvas:
+        """The planes of a frame of a blendable format."""
+        chroma = tuple(plane(image, index) for index in range(1, len(image.planes)))
+        return cls(plane(image, 0), chroma, CHROMA_SHIFT[image.format.name])
 
     def _chroma_colors(self, color: tuple[int, int, int]) -> tuple[tuple[int, ...], ...]:
-        return ((color[1], color[2]),) if self.interleaved else ((color[1],), (color[2],))
+        return (
+            ((color[1], color[2]),)
+            if self.interleaved
+            else tuple((level,) for level in color[1 : 1 + len(self.chroma)])
+        )
 
     def fill(self, x: int, y: int, width: int, height: int, color: tuple[int, int, int]) -> None:
         """A filled rectangle; what lies outside the picture is cut off."""
@@ -91,6 +110,70 @@ class _Canvas:
         cv2.putText(self.luma, text, (x, baseline), _FONT, size, (luma,), max(1, round(size * 2)), cv2.LINE_AA)
 
 
+class _InkCanvas:
+    """Drawn on like a canvas, but on nothing: keeps the light of what is drawn (its colour times its cover) and the
+    cover, 255 where it hides what is below. Every drawing function blends both alike, so that light + (1 − cover) ·
+    picture is what the same calls would have made of the picture.
+
+    Memory is kept from frame to frame; what was touched is cleared when it is taken.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self._down, self._across = -(-height // _TILE), -(-width // _TILE)
+        size, half = (self._down * _TILE, self._across * _TILE), (self._down * _TILE // 2, self._across * _TILE // 2)
+        self._planes = tuple(np.zeros(shape, np.uint8) for shape in (size, size, (*half, 2), half))
+        light, cover, chroma_light, chroma_cover = self._planes
+        half_height, half_width = (height + 1) // 2, (width + 1) // 2
+        self._light = _Canvas(light[:height, :width], (chroma_light[:half_height, :half_width],), (1, 1))
+        self._cover = _Canvas(cover[:height, :width], (chroma_cover[:half_height, :half_width],), (1, 1))
+        self._touched = np.zeros((self._down, self._across), bool)
+
+    def fill(self, x: int, y: int, width: int, height: int, color: tuple[int, int, int]) -> None:
+        """As `_Canvas.fill`."""
+        self._light.fill(x, y, width, height, color)
+        self._cover.fill(x, y, width, height, _WHOLE)
+        self._touch(x, y, x + width, y + height)
+
+    def polylines(self, curves: Sequence[NDArray[np.float32]], color: tuple[int, int, int], thickness: int) -> None:
+        """As `_Canvas.polylines`."""
+        self._light.polylines(curves, color, thickness)
+        self._cover.polylines(curves, _WHOLE, thickness)
+        around = thickness + 4  # a chroma pixel and the softened edge
+        for curve in curves:
+            (left, top), (right, bottom) = curve.min(0), curve.max(0)
+            self._touch(int(left) - around, int(top) - around, int(right) + around, int(bottom) + around)
+
+    def text(self, x: int, baseline: int, text: str, luma: int, size: float) -> None:
+        """As `_Canvas.text`."""
+        self._light.text(x, baseline, text, luma, size)
+        self._cover.text(x, baseline, text, 255, size)
+        (width, height), below = cv2.getTextSize(text, _FONT, size, max(1, round(size * 2)))
+        self._touch(x - 2, baseline - height - 4, x + width + 4, baseline + below + 4)
+
+    def _touch(self, left: int, top: int, right: int, bottom: int) -> None:
+        rows = slice(max(top, 0) // _TILE, max(bottom, 0) // _TILE + 1)
+        columns = slice(max(left, 0) // _TILE, max(right, 0) // _TILE + 1)
+        self._touched[rows, columns] = True
+
+    def take(self) -> Ink:
+        """What was drawn since the last time, and nothing is left."""
+        from engines.cuda.nv12 import TILE_BYTES, Ink
+
+        rows, columns = np.nonzero(self._touched)
+        if not len(rows):
+            return Ink(np.empty(0, np.int32), np.empty((0, TILE_BYTES), np.uint8))
+        parts = []
+        for own in self._planes:
+            side = own.shape[0] // self._down
+            tiles = own.reshape(self._down, side, self._across, side, *own.shape[2:])
+            parts.append(tiles[rows, :, columns].reshape(len(rows), -1))
+            tiles[rows, :, columns] = 0
+        self._touched[:] = False
+        used = parts[1].any(1) | parts[3].any(1)
+        return Ink((rows * self._across + columns)[used].astype(np.int32), np.concatenate(parts, 1)[used])
+
+
 class Overlay:
     """Draws analyses of one stream.
 
@@ -114,10 +197,22 @@ class Overlay:
         self._colors = {info.name: colorimetry.yuv(_vivid(info.color)) for info in self.classes}
         self._things = [info for info in self.classes if info.thing and info.name not in hidden]
         self._black, self._white = colorimetry.yuv((16, 16, 16))[0], colorimetry.yuv((255, 255, 255))[0]
+        self._ink: _InkCanvas | None = None
+        self._palette: Palette | None = None
 
     def draw(self, analysis: Analysis, heads_up: str = "") -> av.VideoFrame:
-        """A new frame: the analysed picture with the overlay on it, same size, format and time."""
+        """A new frame: the analysed picture with the overlay on it, same size, format and time.
+
+        A picture in GPU memory is drawn on there, and downloaded once: encoders and viewers want it in host memory.
+        """
         source = analysis.frame.image
+        if stays_on_device(source):
+            from pipeline import device_pictures  # torch
+
+            return device_pictures.downloaded(
+                self.draw_nv12(device_pictures.borrowed(source), analysis, heads_up), source
+            )
+        source = on_host(source)
         result = av.VideoFrame(source.width, source.height, source.format.name)
         copy_properties(source, result)
         class_map = analysis.class_map
@@ -126,7 +221,35 @@ class Overlay:
         else:
             for index in range(len(source.planes)):
                 plane(result, index)[:] = plane(source, index)
-        canvas = _Canvas(result)
+        self._annotate(_Canvas.of(result), analysis, heads_up)
+        return result
+
+    def draw_nv12(self, picture: Nv12, analysis: Analysis, heads_up: str = "") -> Nv12:
+        """The same on planes in GPU memory, or any other that torch knows: what `draw` makes of an NV12 picture, within
+        rounding. Colours are blended there; lines and letters are drawn here and composed there, tile by tile.
+
+        Args:
+            picture: not written to; every one of a stream has the same size and device.
+            analysis: of the picture; its frame's own image is not looked at.
+            heads_up: text of the heads-up line.
+        """
+        from engines.cuda import nv12
+
+        height, width = picture.luma.shape
+        if self._ink is None:
+            self._ink = _InkCanvas(width, height)
+            self._palette = nv12.Palette.of(self._table, self._shown, picture.luma.device)
+        class_map = analysis.class_map
+        if class_map is not None and self._palette is not None and self.style.opacity > 0 and self.classes:
+            result = nv12.blended(picture, class_map, self._palette, self.style.opacity)
+        else:
+            result = nv12.copied(picture)
+        self._annotate(self._ink, analysis, heads_up)
+        nv12.compose(result, self._ink.take())
+        return result
+
+    def _annotate(self, canvas: _Canvas | _InkCanvas, analysis: Analysis, heads_up: str) -> None:
+        class_map = analysis.class_map
         if class_map is not None and self.style.outlines:
             self._outline(canvas, class_map)
         if self.style.boxes:
@@ -139,7 +262,6 @@ class Overlay:
             line = round(34 * size)
             canvas.fill(0, 0, round(len(heads_up) * 19 * size) + line, line + 6, (self._black, 128, 128))
             canvas.text(line // 2, line - 4, heads_up, self._white, size)
-        return result
 
     def _blend(self, source: av.VideoFrame, result: av.VideoFrame, class_map: UInt8) -> None:
         opacity = self.style.opacity
@@ -157,7 +279,7 @@ class Overlay:
             if some_hidden:
                 cv2.copyTo(original, cv2.resize(hidden, size, interpolation=cv2.INTER_NEAREST), target)
 
-    def _outline(self, canvas: _Canvas, class_map: UInt8) -> None:
+    def _outline(self, canvas: _Canvas | _InkCanvas, class_map: UInt8) -> None:
         height, width = class_map.shape
         scale = np.array([canvas.width / width, canvas.height / height], np.float32)
         thickness = max(1, round(canvas.height / 540))
@@ -173,7 +295,7 @@ class Overlay:
             ]
             canvas.polylines(curves, self._colors[info.name], thickness)
 
-    def _box(self, canvas: _Canvas, box: Box) -> None:
+    def _box(self, canvas: _Canvas | _InkCanvas, box: Box) -> None:
         # Boxes may reach far outside; OpenCV draws in 32-bit numbers.
         x1, x2 = (min(max(x, -float(canvas.width)), 2.0 * canvas.width) for x in (box.x1, box.x2))
         y1, y2 = (min(max(y, -float(canvas.height)), 2.0 * canvas.height) for y in (box.y1, box.y2))
@@ -193,7 +315,7 @@ class Overlay:
         canvas.fill(left, top, width, height, color)
         canvas.text(left + 3, top + height - 4, text, self._black if color[0] > 120 else self._white, size)
 
-    def _draw_legend(self, canvas: _Canvas) -> None:
+    def _draw_legend(self, canvas: _Canvas | _InkCanvas) -> None:
         size = max(0.35, canvas.height / 1700)
         line = round(30 * size)
         names = [info for info in self.classes if self._shown[info.id]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -39,6 +40,35 @@ def plane(image: av.VideoFrame, index: int) -> UInt8:
     return rows[:, : data.width]
 
 
+def on_device(image: av.VideoFrame) -> bool:
+    """Whether the picture lies in GPU memory, where NVDEC left it. It has no planes to look at: see `on_host`."""
+    return image.format.name == "cuda"
+
+
+def pixel_format(image: av.VideoFrame) -> str:
+    """The format of the picture's pixels, wherever they lie."""
+    own = image.sw_format if on_device(image) else None
+    return image.format.name if own is None else own.name
+
+
+def stays_on_device(image: av.VideoFrame) -> bool:
+    """Whether a picture in GPU memory can be worked on there: NV12 of even size, which is what cameras send."""
+    return on_device(image) and pixel_format(image) == "nv12" and image.width % 2 == 0 and image.height % 2 == 0
+
+
+def on_host(image: av.VideoFrame) -> av.VideoFrame:
+    """The picture in host memory: itself, or one download of it."""
+    if not on_device(image):
+        return image
+    if stays_on_device(image):
+        from pipeline import device_pictures  # torch
+
+        return device_pictures.downloaded(device_pictures.borrowed(image), image)
+    result = image.reformat(format=pixel_format(image))
+    copy_properties(image, result)
+    return result
+
+
 # AVColorSpace and AVColorRange of FFmpeg (libavutil/pixfmt.h); PyAV's enums leave some of them out.
 # SMPTE 240M (7) is far nearer to BT.709 than to BT.601.
 _MATRICES = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601", 7: "bt709", 9: "bt2020", 10: "bt2020"}
@@ -56,7 +86,7 @@ class Colorimetry:
     @classmethod
     def of(cls, image: av.VideoFrame) -> Colorimetry:
         """What the picture says of itself; what it leaves open is BT.709 from 720 rows up, else BT.601, limited."""
-        full = image.color_range == _FULL_RANGE or image.format.name.startswith("yuvj")
+        full = image.color_range == _FULL_RANGE or pixel_format(image).startswith("yuvj")
         default = "bt709" if image.height >= 720 else "bt601"
         return cls(_MATRICES.get(image.colorspace, default), full)
 
@@ -118,7 +148,7 @@ def _oriented(image: av.VideoFrame, a: float, b: float, c: float, d: float) -> a
     turned = mirrored or flipped
     if not (transposed or turned):
         return image
-    chosen = blendable_format(image.format.name, image.width, image.height)
+    chosen = blendable_format(pixel_format(image), image.width, image.height)
     across, down = CHROMA_SHIFT[chosen]
     if transposed and across != down:
         chosen = "yuv444p"
@@ -156,6 +186,7 @@ def converted(
     height. The result says which it has where that is not what the picture said: FFmpeg's scaler takes everything
     unsaid for BT.601, players do not.
     """
+    image = on_host(image)
     own = Colorimetry.of(image) if _is_yuv(image) else None
     if colors is None:
         colors = own or Colorimetry(Colorimetry.of(image).matrix, pixel_format.startswith("yuvj"))
@@ -182,7 +213,8 @@ def converted(
 
 
 def _is_yuv(image: av.VideoFrame) -> bool:
-    return not image.format.is_rgb and not image.format.has_palette and len(image.format.components) >= 3
+    own = (image.sw_format if on_device(image) else None) or image.format
+    return not own.is_rgb and not own.has_palette and len(own.components) >= 3
 
 
 def _range(colors: Colorimetry) -> ColorRange:
@@ -220,6 +252,8 @@ def network_input(image: av.VideoFrame, height: int, width: int) -> UInt8:
     shrinking by two or more it averages (AREA), since sampling alone loses thin objects. The scaler writes planes: to
     packed RGB it gives every pair of pixels one chroma and rounds down, 2 levels off on average and a third slower.
     """
+    if on_device(image):
+        return network_inputs([image], height, width)[0]
     shrinking = image.width >= 2 * width or image.height >= 2 * height
     small = _scaler(height, width).reformat(
         image,
@@ -232,6 +266,17 @@ def network_input(image: av.VideoFrame, height: int, width: int) -> UInt8:
     )
     green, blue, red = (plane(small, index) for index in range(3))
     return cast("UInt8", cv2.merge([red, green, blue]))
+
+
+def network_inputs(images: Sequence[av.VideoFrame], height: int, width: int) -> list[UInt8]:
+    """`network_input` of several pictures; those in GPU memory are all converted in one launch."""
+    device = [image for image in images if stays_on_device(image)]
+    if not device:
+        return [network_input(on_host(image), height, width) for image in images]
+    from pipeline import device_pictures  # torch
+
+    made = iter(device_pictures.network_inputs(device, height, width))
+    return [next(made) if stays_on_device(image) else network_input(on_host(image), height, width) for image in images]
 
 
 _scalers = threading.local()

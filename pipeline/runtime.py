@@ -31,7 +31,7 @@ from pipeline.batching import ArrivalRate, batch_room, batch_window, round_robin
 from pipeline.frame import Analysis, Frame
 from pipeline.fuse import FuseOptions, Fuser
 from pipeline.metrics import Metrics
-from pipeline.picture import network_input
+from pipeline.picture import network_input, network_inputs, on_device
 from pipeline.redact import strip_credentials
 from pipeline.slots import Sample, Slot, UInt8
 from pipeline.sources import AudioPacket, Source, StreamInfo
@@ -563,8 +563,8 @@ class Runtime:
 
     def _inputs(self, stream: _Stream, frame: Frame, timings: dict[str, float]) -> dict[tuple[int, int], UInt8]:
         sizes = {(m.engine.spec.height, m.engine.spec.width) for m in self._models if frame.index % m.every == 0}
-        if not sizes:
-            return {}
+        if not sizes or on_device(frame.image):
+            return {}  # pictures in GPU memory are converted with the rest of their batch, in one launch
         with stream.clock.measure("resize", timings):
             return {size: network_input(frame.image, *size) for size in sizes}
 
@@ -675,7 +675,7 @@ class Runtime:
                 chosen = [k for k, (_, s) in enumerate(picked) if s.frame.index % model.every == 0]
                 if not chosen:
                     continue
-                future = model.engine.submit([picked[k][1].inputs[size] for k in chosen])
+                future = model.engine.submit(_images([picked[k][1] for k in chosen], size))
                 futures.append(future)
                 for place, k in enumerate(chosen):
                     places[k][model.name] = (future, place)
@@ -889,6 +889,13 @@ def _added(one: dict[str, StageTime], other: dict[str, StageTime]) -> dict[str, 
         name: StageTime(a.calls + b.calls, a.wall + b.wall, a.cpu + b.cpu)
         for name, a, b in ((name, one.get(name, none), other.get(name, none)) for name in names)
     }
+
+
+def _images(samples: Sequence[Sample], size: tuple[int, int]) -> list[UInt8]:
+    """The model inputs of a batch; those that were not made while decoding are made here."""
+    waiting = [sample.frame.image for sample in samples if size not in sample.inputs]
+    made = iter(network_inputs(waiting, *size))
+    return [sample.inputs[size] if size in sample.inputs else next(made) for sample in samples]
 
 
 def _name(part: Stage | Sink) -> str:

@@ -18,10 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
+import msgspec
+
 import engines
+from engines.cuda.probe import has_driver
 from engines.errors import ModelError, OutputError, RoadlensError, SourceError, UsageError
+from engines.loading import Building, Degraded
 from pipeline.anonymize import AnonymizeStage, check_segmenter
 from pipeline.config import Config, StreamConfig
+from pipeline.decoding import Decoding
 from pipeline.event_clip import EventClip, EventRing
 from pipeline.fragments import ResumePoint
 from pipeline.frame import Analysis
@@ -211,6 +216,7 @@ class Session:
         self.plans: list[StreamPlan] = []
         self.view = LiveView() if serving else None
         self._resume, self._stages, self._sinks = resume, tuple(stages), tuple(sinks)
+        self._lacking: set[tuple[str, str]] = set()
         self._serving, self._observers, self._output_observers = serving, tuple(observers), tuple(output_observers)
         self._stack = ExitStack()
         self._changing = threading.Lock()
@@ -280,10 +286,14 @@ class Session:
         return opened
 
     def _resolved(self, name: str, config: StreamConfig) -> tuple[RunningStream, Source]:
+        live = config.live
+        if self._serving:  # a camera that is away when the server starts is waited for, like one that goes away later
+            again = msgspec.structs.replace(live.reconnect, at_start="wait")
+            live = msgspec.structs.replace(live, reconnect=again)
         try:
             source = resolve_source(
                 config.source, name, config.decode_threads, config.picture_rate(),
-                live=config.live, realtime=config.realtime, observe=self.tell,
+                live=live, realtime=config.realtime, observe=self.tell, decoding=self._decoding(name, config),
             )  # fmt: skip
         except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL in it, a home of nobody's
             shown = strip_credentials(config.source[:64])
@@ -294,6 +304,21 @@ class Session:
             stream.resources.callback(stream.ring.close)
             source.on_packet = stream.ring.packet
         return stream, source
+
+    def _decoding(self, name: str, config: StreamConfig) -> Decoding:
+        on_cpu = config.decode == "auto" and all(model.device == "cpu" for model in self.config.models)
+        return Decoding(name, "cpu" if on_cpu else config.decode, degraded=self._degraded)
+
+    def _degraded(self, what: Degraded) -> None:
+        """Count what could not be had, and say it once, however many streams go without."""
+        self._count_degraded(what)
+        if (what.wanted, what.lacking) not in self._lacking:
+            self._lacking.add((what.wanted, what.lacking))
+            log.warning("%s", what.sentence)
+
+    def _count_degraded(self, what: Degraded | Building) -> None:
+        if isinstance(what, Degraded):
+            self.metrics.degraded(what.wanted, what.instead, what.lacking)
 
     def _plan(self, stream: RunningStream, source: Source, start: _Start) -> StreamPlan:
         """The stream's own stages and outputs, opened."""
@@ -501,8 +526,9 @@ class Session:
         for wanted in self.config.models:
             self.metrics.engine_state(wanted.model, "loading")
             engine = engines.load(
-                wanted.model, device=wanted.device, precision=wanted.precision, max_batch=batch, hint=hint
-            )
+                wanted.model, device=wanted.device, precision=wanted.precision, max_batch=batch, hint=hint,
+                observe=self._count_degraded,
+            )  # fmt: skip
             self._stack.callback(engine.close)
             loaded.append(LoadedModel(engine, wanted.every))
             if wanted.model != engine.spec.name:
@@ -623,6 +649,9 @@ class Session:
                 sinks.append(writer)
                 self.encoders[stream.id] = writer.encoder
                 self.metrics.encoder(stream.id, writer.encoder)
+                if self.config.video.encoder == "auto" and writer.encoder != "h264_nvenc" and has_driver():
+                    sentence = f"{stream.id}: this GPU opens no NVENC encoder; {writer.encoder} is used."
+                    self._degraded(Degraded(stream.id, "nvenc", writer.encoder, "nvenc", sentence))
         return sinks
 
     # Running --------------------------------------------------------------------------------------------------------

@@ -25,8 +25,9 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from engines.errors import SourceError
+from pipeline.decoding import Decoding
 from pipeline.frame import Frame, Mode
-from pipeline.picture import ColorTags, blendable_format, converted, rotated
+from pipeline.picture import ColorTags, blendable_format, converted, on_device, pixel_format, rotated, stays_on_device
 from pipeline.redact import strip_credentials
 from pipeline.state import StateChange
 from pipeline.synthetic import SCHEME, SyntheticOptions, as_video_frame, parse_synthetic, synthetic_frames
@@ -94,7 +95,7 @@ class StreamInfo:
     ) -> Self:
         """What the first frame, as it will be yielded, and the container say."""
         size = image.width, image.height
-        return cls(*size, image.format.name, time_base, rate, expected_frames, audio, ColorTags.of(image))
+        return cls(*size, pixel_format(image), time_base, rate, expected_frames, audio, ColorTags.of(image))
 
 
 @dataclass(slots=True)
@@ -155,18 +156,19 @@ class Normalizer:
         if image.rotation % 360:
             image = rotated(image, image.rotation)
         if self.shape is None:
-            pixel_format = blendable_format(image.format.name, image.width, image.height)
-            self.shape = (image.width, image.height, pixel_format)
-        width, height, pixel_format = self.shape
-        if (image.width, image.height, image.format.name) == self.shape:
+            chosen = blendable_format(pixel_format(image), image.width, image.height)
+            self.shape = (image.width, image.height, chosen)
+        width, height, chosen = self.shape
+        own = pixel_format(image)
+        if (image.width, image.height, own) == self.shape and (stays_on_device(image) or not on_device(image)):
             return image
         if (image.width, image.height) != (width, height):
             self._say(
                 f"the picture size changes to {image.width}×{image.height}; frames are scaled to {width}×{height}"
             )
         else:
-            self._say(f"{image.format.name} pictures are converted to {pixel_format}")
-        return converted(image, pixel_format, width, height)
+            self._say(f"{own} pictures are converted to {chosen}")
+        return converted(image, chosen, width, height)
 
     def _say(self, what: str) -> None:
         if what not in self._said:
@@ -183,7 +185,7 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _open_clip(path: Path) -> tuple[InputContainer, VideoStream]:
+def _open_clip(path: Path, decoding: Decoding | None = None) -> tuple[InputContainer, VideoStream]:
     """Open a clip and pick its picture track; cover art does not count.
 
     Raises:
@@ -194,7 +196,7 @@ def _open_clip(path: Path) -> tuple[InputContainer, VideoStream]:
     if path.is_file() and path.stat().st_size == 0:
         raise SourceError(f"{path} is empty (0 bytes); a recording that was cut off at once? remove it or record again")
     try:
-        container = av.open(str(path), "r")
+        container = (decoding or Decoding("")).open(str(path))
     except PermissionError:
         raise SourceError(f"{path} may not be read by this user; change its permissions") from None
     except (av.error.FFmpegError, OSError, ValueError) as error:
@@ -216,6 +218,7 @@ class ClipSource:
         decode_threads: threads of FFmpeg's decoder; 0 lets FFmpeg choose.
         wall_clock: Unix time in seconds.
         monotonic: monotonic clock in seconds.
+        decoding: which decoder; the CPU's unless given.
     """
 
     mode: Mode = "file"
@@ -227,8 +230,10 @@ class ClipSource:
         decode_threads: int = 1,
         wall_clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        decoding: Decoding | None = None,
     ) -> None:
         self.id, self.paths = stream_id, tuple(paths)
+        self._decoding = decoding or Decoding(stream_id)
         self.address = str(paths[0]) if len(paths) == 1 else f"{paths[0].parent} ({len(paths)} clips)"
         self.counts = SourceCounts()
         self._decode_threads, self._wall, self._monotonic = decode_threads, wall_clock, monotonic
@@ -267,7 +272,7 @@ class ClipSource:
         while self._remaining:
             path = self._remaining.pop(0)
             try:
-                container, video = _open_clip(path)
+                container, video = _open_clip(path, self._decoding)
             except SourceError as error:
                 self._skip(path, str(error))
                 continue
@@ -285,6 +290,7 @@ class ClipSource:
                 container.close()
                 self._skip(path, f"{path} holds no picture that can be decoded")
                 continue
+            self._decoding.check(frame)
             self._container, self._video, self._path = container, video, path
             return frame
         return None
@@ -298,7 +304,7 @@ class ClipSource:
         """Start the open clip again: what looking at the first frame consumed is read once more."""
         container, _ = self._current()
         container.close()
-        self._container, self._video = _open_clip(self._path)
+        self._container, self._video = _open_clip(self._path, self._decoding)
         self._configure(self._video)
 
     def _skip(self, path: Path, reason: str) -> None:
@@ -510,6 +516,7 @@ def resolve_source(
     live: LiveOptions | None = None,
     realtime: bool = False,
     observe: Callable[[StateChange], None] = lambda _change: None,
+    decoding: Decoding | None = None,
 ) -> Source:
     """The source that an address stands for, not yet open.
 
@@ -525,6 +532,7 @@ def resolve_source(
         live: how a live source is read.
         realtime: play what is no live source as if it were one.
         observe: told the changes of state of a live source, from its threads; must not wait.
+        decoding: which decoder; the CPU's unless given.
 
     Raises:
         SourceError: nothing there, or a folder with neither clips nor pictures, or with both.
@@ -535,8 +543,8 @@ def resolve_source(
     from pipeline.realtime import RealtimeSource
 
     if is_live(address):
-        return LiveSource(stream_id, address, live, decode_threads=decode_threads, observe=observe)
-    source = _recorded(address, stream_id, decode_threads, rate)
+        return LiveSource(stream_id, address, live, decode_threads=decode_threads, observe=observe, decoding=decoding)
+    source = _recorded(address, stream_id, decode_threads, rate, decoding)
     if not realtime:
         return source
     return (
@@ -544,7 +552,7 @@ def resolve_source(
     )
 
 
-def _recorded(address: str, stream_id: str, decode_threads: int, rate: Fraction) -> Source:
+def _recorded(address: str, stream_id: str, decode_threads: int, rate: Fraction, decoding: Decoding | None) -> Source:
     """The source of something that is not live."""
     if address.startswith(SCHEME):
         return SyntheticSource(stream_id, parse_synthetic(address))
@@ -564,8 +572,10 @@ def _recorded(address: str, stream_id: str, decode_threads: int, rate: Fraction)
         if not found:
             raise SourceError(f"no file matches {address!r}; check the pattern")
     pictures = [p for p in found if p.suffix.lower() in IMAGE_SUFFIXES]
+    if path.is_file() and not pictures:
+        return ClipSource(stream_id, found, decode_threads, decoding=decoding)
     if path.is_file():
-        return ImageSource(stream_id, pictures, rate) if pictures else ClipSource(stream_id, found, decode_threads)
+        return ImageSource(stream_id, pictures, rate)
     clips = [p for p in found if p.suffix.lower() in VIDEO_SUFFIXES]
     if pictures and clips:
         raise SourceError(
@@ -575,8 +585,10 @@ def _recorded(address: str, stream_id: str, decode_threads: int, rate: Fraction)
     if not pictures and not clips:
         if path.exists() and path.is_dir():
             raise SourceError(f"the folder {address} holds neither video clips nor pictures")
-        return ClipSource(stream_id, found, decode_threads)
-    return ImageSource(stream_id, pictures, rate) if pictures else ClipSource(stream_id, clips, decode_threads)
+        return ClipSource(stream_id, found, decode_threads, decoding=decoding)
+    if pictures:
+        return ImageSource(stream_id, pictures, rate)
+    return ClipSource(stream_id, clips, decode_threads, decoding=decoding)
 
 
 def stream_name(address: str) -> str:

@@ -1,0 +1,37 @@
+"""What stands between this process and pictures in GPU memory, found by trying."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+
+
+def has_driver() -> bool:
+    """Whether NVIDIA's driver is installed: without one a machine has no GPU to speak of, and nothing is amiss."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def lacking(library: str = "libcuda.so.1") -> tuple[str, str] | None:
+    """A word for a metric's label (`driver`, `gpu`, `library`) and a clause for people; None where nothing is lacking.
+
+    Args:
+        library: NVIDIA's driver, as the dynamic linker knows it.
+    """
+    try:
+        driver = ctypes.CDLL(library)
+        error = int(driver.cuInit(0))
+    except (OSError, AttributeError):
+        return "driver", "there is no NVIDIA driver here"
+    if error:
+        return "gpu", f"the NVIDIA driver finds no GPU (CUDA error {error})"
+    if importlib.util.find_spec("torch") is None:
+        return "library", "PyTorch, which works on pictures in GPU memory, is not installed (pip install roadlens[gpu])"
+    import torch  # seconds, and only where there is a GPU
+
+    if not torch.cuda.is_available():
+        return "library", "this PyTorch cannot use the GPU: it is built without CUDA, or for a newer driver"
+    return None

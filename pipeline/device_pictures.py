@@ -1,0 +1,47 @@
+"""FFmpeg's pictures in GPU memory, handed to the kernels of `engines.cuda` and back without a copy.
+
+Imported only once there is such a picture: the kernels' module brings torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.cuda import nv12
+from engines.cuda.nv12 import Nv12
+from pipeline.picture import Colorimetry, copy_properties
+
+UInt8 = NDArray[np.uint8]
+
+
+def borrowed(image: av.VideoFrame) -> Nv12:
+    """The planes of an NV12 picture, in whatever memory, without a copy. Those of a decoder are read only."""
+    colors = Colorimetry.of(image)
+    luma, chroma = image.planes
+    return Nv12.borrow(
+        cast("nv12.DeviceArray", luma), cast("nv12.DeviceArray", chroma), colors.matrix, colors.full_range
+    )
+
+
+def downloaded(picture: Nv12, like: av.VideoFrame) -> av.VideoFrame:
+    """The picture in host memory, NV12, with the time and colour properties of `like`. Its size is even."""
+    rows, height = nv12.downloaded(picture), picture.luma.shape[0]
+    result = av.VideoFrame.from_dlpack((rows[:height], rows[height:]), format="nv12")
+    copy_properties(like, result)
+    return result
+
+
+def network_inputs(images: Sequence[av.VideoFrame], height: int, width: int) -> list[UInt8]:
+    """Model inputs of pictures in GPU memory, (height, width, 3) uint8 RGB each, in host memory; a launch a GPU."""
+    pictures = [borrowed(image) for image in images]
+    results: dict[int, UInt8] = {}
+    for device in {picture.luma.device for picture in pictures}:
+        places = [k for k, picture in enumerate(pictures) if picture.luma.device == device]
+        batch = nv12.network_inputs([pictures[k] for k in places], height, width)
+        results |= zip(places, nv12.array_on_host(batch), strict=True)
+    return [results[k] for k in range(len(images))]

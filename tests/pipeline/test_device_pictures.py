@@ -1,0 +1,220 @@
+"""Pictures in GPU memory: the overlay drawn there is the one drawn here; what is not there is said and replaced."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from engines.classes import CITYSCAPES_CLASSES  # noqa: E402  # torch may be absent
+from engines.cuda.probe import lacking  # noqa: E402
+from engines.loading import Degraded  # noqa: E402
+from pipeline import device_pictures  # noqa: E402
+from pipeline.decoding import Decoding, without_nvdec  # noqa: E402
+from pipeline.frame import Analysis, Box, Frame  # noqa: E402
+from pipeline.overlay import Overlay, OverlayStyle  # noqa: E402
+from pipeline.picture import (  # noqa: E402
+    Colorimetry,
+    network_input,
+    network_inputs,
+    on_device,
+    on_host,
+    pixel_format,
+    plane,
+)
+from pipeline.sources import ClipSource  # noqa: E402
+from tests.footage import write_clip  # noqa: E402
+from tests.pipeline.fake_analysis import areas  # noqa: E402
+from tests.pipeline.pictures import noise, planes  # noqa: E402
+
+EVERYTHING = OverlayStyle(opacity=0.45, outlines=True, boxes=True, legend=True, heads_up=True, hide=("sky",))
+BOXES = (
+    Box(20.5, 40, 120, 130, 13, "car", 0.87, "test", 7),
+    Box(-30, 100, 60, 400, 11, "person", 0.5, "test"),
+    Box(200, 20, 310, 60, 0, "head", 0.9, "localizer", 3),
+)
+
+
+def analysed(image: av.VideoFrame, boxes: tuple[Box, ...] = BOXES) -> Analysis:
+    class_map = areas(90, 160, seed=4)
+    class_map[40:70, 30:80] = 13
+    frame = Frame("drive", 0, 7, Fraction(1, 25), 0.0, 0.0, image)
+    return Analysis(frame, "file", class_map=class_map, classes=CITYSCAPES_CLASSES, boxes=boxes)
+
+
+# The overlay --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("size", [(320, 180), (398, 250)])
+@pytest.mark.parametrize(
+    "style",
+    [EVERYTHING, OverlayStyle(0.0, False, True), OverlayStyle(0.7, True, False), OverlayStyle(0.0, False, False)],
+)
+def test_ink_composed_on_planes_is_what_drawing_on_them_makes(size, style):
+    image = noise("nv12", *size)
+    overlay = Overlay(style, CITYSCAPES_CLASSES, Colorimetry("bt709", False))
+    for number in range(2):  # the second on memory that the first has used
+        given = analysed(image, BOXES[number:])
+        wanted = planes(overlay.draw(given, "drive 1 s"))
+        drawn = overlay.draw_nv12(device_pictures.borrowed(image), given, "drive 1 s")
+        for own, plane_wanted in zip((drawn.luma.numpy(), drawn.chroma.numpy()), wanted, strict=True):
+            # The CPU rounds colours before it blends them, and every soft edge that lies on another.
+            difference = np.abs(own.astype(int) - plane_wanted)
+            assert difference.max() <= 8
+            assert (difference > 2).mean() < 0.001
+
+
+def test_borrowed_planes_are_the_frames_own_and_outlive_it():
+    image = noise("nv12", 64, 48)
+    before = planes(image)
+    picture = device_pictures.borrowed(image)
+    del image
+    assert np.array_equal(picture.luma.numpy(), before[0])
+    assert np.array_equal(picture.chroma.numpy(), before[1])
+
+
+@pytest.mark.parametrize("size", [(64, 48), (66, 34), (2, 2)])
+def test_a_downloaded_picture_has_the_pixels_and_properties(size):
+    image = noise("nv12", *size)
+    image.pts, image.time_base, image.colorspace, image.color_range = 99, Fraction(1, 90_000), 1, 2
+    result = device_pictures.downloaded(device_pictures.borrowed(image), image)
+    assert all(np.array_equal(a, b) for a, b in zip(planes(result), planes(image), strict=True))
+    assert (result.pts, result.time_base, result.colorspace, result.color_range) == (99, Fraction(1, 90_000), 1, 2)
+
+
+@pytest.mark.parametrize("colour", [("bt601", 5, 1), ("bt709", 1, 2)])
+@pytest.mark.parametrize("size", [(640, 360), (96, 64)])
+def test_model_inputs_of_the_kernels_are_near_those_of_ffmpegs_scaler(colour, size):
+    gradient = np.add.outer(np.arange(size[1]), np.arange(size[0]) * 0.7).astype(np.uint8) // 2 + 50
+    rgb = np.stack([gradient, gradient[::-1], gradient[:, ::-1]], -1)
+    image = av.VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").reformat(
+        format="nv12", dst_colorspace=colour[1], dst_color_range=colour[2]
+    )
+    image.colorspace, image.color_range = colour[1], colour[2]
+    own = device_pictures.network_inputs([image, image], 64, 64)
+    difference = np.abs(own[0].astype(int) - network_input(image, 64, 64))
+    assert difference.mean() < 1
+    assert np.percentile(difference, 99) <= 4
+    assert np.array_equal(own[0], own[1])
+
+
+def test_pictures_in_host_memory_take_the_cpus_way():
+    images = [noise("yuv420p", 64, 48), noise("nv12", 64, 48)]
+    assert [on_device(i) for i in images] == [False, False]
+    assert [pixel_format(i) for i in images] == ["yuv420p", "nv12"]
+    assert on_host(images[0]) is images[0]
+    for image, own in zip(images, network_inputs(images, 32, 32), strict=True):
+        assert np.array_equal(own, network_input(image, 32, 32))
+
+
+# What is lacking ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("wanted", "missing", "said"),
+    [
+        ("cpu", ("driver", "no driver"), []),
+        ("auto", ("driver", "no driver"), []),  # a machine without a GPU: nothing is amiss
+        ("auto", ("nvdec", "no NVDEC"), ["nvdec"]),
+        ("auto", ("library", "no torch"), ["library"]),
+        ("cuda", ("driver", "no driver"), ["driver"]),
+        ("cuda", ("gpu", "no GPU"), ["gpu"]),
+    ],
+)
+def test_what_is_lacking_is_told_once_and_the_cpu_decodes(tmp_path: Path, wanted, missing, said):
+    path = tmp_path / "clip.mp4"
+    write_clip(path, frames=3, size=(64, 48))
+    told: list[Degraded] = []
+    decoding = Decoding("front", wanted, degraded=told.append, probe=lambda: missing)
+    with decoding.open(str(path)) as container:
+        for image in container.decode(video=0):
+            decoding.check(image)
+            assert not on_device(image)
+    assert decoding.decoder == "cpu"
+    assert [what.lacking for what in told] == said
+    assert all(what.sentence.startswith("front: no ") and what.sentence.endswith(".") for what in told)
+
+
+def test_nvdec_that_does_not_start_or_take_a_stream_is_told_and_the_cpu_decodes(tmp_path: Path):
+    path = tmp_path / "clip.mp4"
+    write_clip(path, frames=3, size=(64, 48))
+    if without_nvdec() is None:
+        pytest.skip("NVDEC is here; the machine must have none for it to fail")
+    told: list[Degraded] = []
+    found = iter([None, ("nvdec", "no NVDEC")])  # there when the run begins, and gone when the file is opened
+    decoding = Decoding("front", "cuda", degraded=told.append, probe=lambda: next(found))
+    assert decoding.decoder == "cuda"
+    with decoding.open(str(path)) as container:
+        assert decoding.decoder == "cpu"
+        assert len(list(container.decode(video=0))) == 3
+    assert [what.lacking for what in told] == ["nvdec"]
+    refused = Decoding("rear", "cuda", degraded=told.append, probe=lambda: None)
+    refused.check(noise("yuv420p", 64, 48))
+    refused.check(noise("yuv420p", 64, 48))
+    assert [what.sentence for what in told[1:]] == [
+        "rear: NVDEC does not take this 64×48 stream; it is decoded on the CPU."
+    ]
+
+
+def test_a_missing_driver_is_found_by_trying():
+    assert lacking("libno-such-driver.so.1") == ("driver", "there is no NVIDIA driver here")
+    assert lacking("libc.so.6") == ("driver", "there is no NVIDIA driver here")  # a library, and not the driver
+
+
+def test_a_clip_that_shall_be_decoded_on_the_gpu_is_read_without_one(tmp_path: Path):
+    path = tmp_path / "clip.mp4"
+    write_clip(path, frames=5, size=(64, 48))
+    told: list[Degraded] = []
+    source = ClipSource("front", [path], decoding=Decoding("front", "cuda", degraded=told.append))
+    info = source.open()
+    frames = list(source)
+    source.close()
+    assert len(frames) == 5
+    if without_nvdec() is not None:
+        assert info.pixel_format == "yuv420p"
+        assert len(told) == 1
+
+
+# On a GPU -----------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def nvdec() -> None:
+    missing = without_nvdec()
+    if missing is not None:
+        pytest.skip(missing[1])
+
+
+@pytest.mark.gpu
+def test_decoded_on_the_gpu_a_clip_has_the_same_pixels_times_and_inputs(nvdec, tmp_path: Path):
+    path = tmp_path / "clip.mp4"
+    write_clip(path, frames=12, size=(640, 360), bframes=2)
+    plain, own = ClipSource("cpu", [path]), ClipSource("gpu", [path], decoding=Decoding("gpu", "cuda"))
+    assert (plain.open().width, own.open().pixel_format) == (640, "nv12")
+    pairs = list(zip(plain, own, strict=True))
+    assert len(pairs) == 12
+    for expected, frame in pairs:
+        assert on_device(frame.image)
+        assert frame.pts == expected.pts
+        luma = plane(on_host(frame.image), 0)
+        assert np.array_equal(luma, plane(expected.image, 0))  # H.264 decodes to the bit
+    small = network_inputs([frame.image for _, frame in pairs], 64, 64)
+    for (expected, _), made in zip(pairs, small, strict=True):
+        assert np.abs(made.astype(int) - network_input(expected.image, 64, 64)).mean() < 1
+    plain.close()
+    own.close()
+
+
+@pytest.mark.gpu
+def test_drawn_on_the_gpu_the_overlay_is_the_cpus(nvdec, tmp_path: Path):
+    path = tmp_path / "clip.mp4"
+    write_clip(path, frames=3, size=(640, 360))
+    overlay = Overlay(EVERYTHING, CITYSCAPES_CLASSES, Colorimetry("bt709", False))
+    source = ClipSource("gpu", [path], decoding=Decoding("gpu", "cuda"))
+    source.open()
+    for frame in source:
+        drawn = overlay.draw(analysed(frame.image), "drive")
+        wanted = overlay.draw(analysed(on_host(frame.image)), "drive")
+        assert not on_device(drawn)
+        for a, b in zip(planes(drawn), planes(wanted), strict=True):
+            assert np.abs(a.astype(int) - b).max() <= 8
+    source.close()
