@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from engines.classes import ClassInfo
 from engines.errors import UsageError
 from pipeline.frame import Analysis, Box
-from pipeline.picture import CHROMA_SHIFT, blendable_format, converted, copy_properties, plane
+from pipeline.picture import CHROMA_SHIFT, blendable_format, converted, copy_properties, on_host, plane
 
 UInt8 = NDArray[np.uint8]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -109,7 +109,7 @@ class AnonymizeStage:
             boxes = [box for box in analysis.boxes if box.origin != self._segmenter]
             mask = sensitive(analysis.class_map, analysis.classes, boxes, size, self._options)
             covered = self._held(frame.time, widened(mask, self._options.margin))
-        analysis.frame = replace(frame, image=blurred(frame.image, covered, self._options.blocks))
+        analysis.frame = replace(frame, image=blurred(on_host(frame.image), covered, self._options.blocks))
         analysis.picture = None
         analysis.anonymized = True
         return analysis
@@ -196,7 +196,7 @@ def blurred(image: av.VideoFrame, mask: UInt8, blocks: int = 8) -> av.VideoFrame
     decoder's, is only read.
 
     Args:
-        image: 8-bit YUV; any other format is converted to it.
+        image: in host memory, 8-bit YUV; any other format is converted to it.
         mask: (h, w) uint8 of any size, stretched over the picture; what is not 0 is covered.
         blocks: most blocks across the longer side of a region.
 

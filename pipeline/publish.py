@@ -39,7 +39,7 @@ from pipeline.messages import (
 )
 from pipeline.outlet import Outlet, Pattern
 from pipeline.overlay import Overlay, OverlayStyle
-from pipeline.picture import Colorimetry
+from pipeline.picture import Colorimetry, on_host
 from pipeline.state import StateChange
 
 log = logging.getLogger(__name__)
@@ -284,7 +284,7 @@ class Publisher:
         image = analysis.frame.image
         if options.overlay:
             image = analysis.picture or self._drawn(analysis, stream)
-        jpeg, *size = encode_jpeg(image, options.quality, options.max_width)
+        jpeg, *size = encode_jpeg(on_host(image), options.quality, options.max_width)
         message = picture_of(analysis, sequence, (size[0], size[1]), run=self._run, overlaid=options.overlay)
         return [*encode(message, header=self._header), jpeg]
 

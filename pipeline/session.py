@@ -25,7 +25,7 @@ from engines.cuda.probe import has_driver
 from engines.errors import ModelError, OutputError, RoadlensError, SourceError, UsageError
 from engines.loading import Building, Degraded
 from pipeline.anonymize import AnonymizeStage, check_segmenter
-from pipeline.config import Config, StreamConfig
+from pipeline.config import Config, StreamConfig, check
 from pipeline.decoding import Decoding
 from pipeline.event_clip import EventClip, EventRing
 from pipeline.fragments import ResumePoint
@@ -570,6 +570,7 @@ class Session:
         """See, before anything is opened for writing, that what is to be blurred will be."""
         if self.config.anonymize is None:
             return
+        check(self.config, "the configuration")  # whoever made it in Python may not have
         model = next((m for m in self.models if m.engine.spec.task == "segmentation"), None)
         if model is None:
             check_segmenter(self.config.anonymize, "", (), 1)
