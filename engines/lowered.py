@@ -18,7 +18,7 @@ There is no fp8: no runtime here computes in it, so nothing could be checked bef
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -82,12 +82,13 @@ def lowered(path: Path, precision: str) -> onnx.ModelProto:
     return model
 
 
-def lower(model: onnx.ModelProto, half: Half) -> onnx.ModelProto:
+def lower(model: onnx.ModelProto, half: Half, keep: Collection[str] = ()) -> onnx.ModelProto:
     """A copy of a graph in which the layers, and all between them, are in half precision.
 
     Args:
         model: fp32 or int8 with Q/DQ, opset 18 or newer. Its inputs and outputs keep their types.
         half: the type.
+        keep: names of nodes that stay in fp32.
 
     Raises:
         ModelError: there is no layer, or a weight is too large for fp16.
@@ -101,7 +102,7 @@ def lower(model: onnx.ModelProto, half: Half) -> onnx.ModelProto:
     graph = onnx.shape_inference.infer_shapes(_without_notes(model)).graph
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    writer = _Writer(graph, half, _opset_of(model))
+    writer = _Writer(graph, half, _opset_of(model), keep)
     writer.write()
     del result.graph.value_info[:]
     del result.graph.node[:]
@@ -116,12 +117,13 @@ def lower(model: onnx.ModelProto, half: Half) -> onnx.ModelProto:
 class _Writer:
     """Copies nodes in order, with casts where types change."""
 
-    def __init__(self, graph: onnx.GraphProto, half: Half, opset: int) -> None:
+    def __init__(self, graph: onnx.GraphProto, half: Half, opset: int, keep: Collection[str]) -> None:
         from onnx import TensorProto
 
         self.graph = graph
         self.opset = opset
         self.half = half
+        self.keep = keep
         self.kind = TensorProto.FLOAT16 if half == "fp16" else TensorProto.BFLOAT16
         self.constants = {weight.name: weight for weight in graph.initializer}
         self.floats = {
@@ -143,7 +145,7 @@ class _Writer:
             node = type(original)()
             node.CopyFrom(original)
             floats = [name for name in node.output if name in self.floats]
-            to_half = place in inner and self._can_be_half(node)
+            to_half = place in inner and node.name not in self.keep and self._can_be_half(node)
             if not to_half and node.op_type in _MOVING:
                 to_half = any(name in self.lowered for name in node.input)
             if to_half and node.op_type == "Cast" and floats:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from engines.errors import ModelError
+from engines.errors import DeviceError, ModelError
 
 if TYPE_CHECKING:
     import onnx
@@ -36,7 +36,8 @@ def to_torch(model: onnx.ModelProto) -> fx.GraphModule:
     once, as tensor cores do. Convolution weights are channels-last, as the pictures are.
 
     Raises:
-        ModelError: an operator, or a use of one, that is not known here; the sentence names it and its node.
+        UnsupportedError: an operator, or a use of one, that is not known here; the sentence names it and its node.
+        ModelError: an opset that is not known here.
     """
     opset = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
     if opset not in OPSETS:
@@ -46,7 +47,7 @@ def to_torch(model: onnx.ModelProto) -> fx.GraphModule:
     return _Translation(model.graph).module()
 
 
-class UnsupportedError(ModelError):
+class UnsupportedError(DeviceError):
     """A node that is not known here."""
 
 
@@ -156,7 +157,8 @@ class Call:
     def unsupported(self, why: str) -> UnsupportedError:
         return UnsupportedError(
             f"PyTorch cannot run node `{self._label}`: operator {self.op_type} {why} here; "
-            "export the model without it, or use another backend."
+            "export the model without it, or use another backend.",
+            "operator",
         )
 
 

@@ -1,0 +1,129 @@
+"""Batches between `submit` and their future, whatever computes them: lanes taken in turn, results in order."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.engine import Prediction
+from engines.spec import ModelSpec, OutputRole
+
+
+class Lane(Protocol):
+    """What one batch in flight needs: its memory, its stream or request."""
+
+    def start(self, images: Sequence[Any]) -> None:
+        """Take the pictures and begin; in the submitting thread."""
+        ...
+
+    def results(self, count: int) -> dict[OutputRole, NDArray[Any]]:
+        """Wait for what was started; arrays of the caller's own, (count, …) each. In the collecting thread."""
+        ...
+
+
+@dataclass(slots=True)
+class _Flight:
+    lane: Lane
+    future: Future[list[Prediction]]
+    count: int
+    error: Exception | None = None
+
+
+class Flights:
+    """Hands batches to free lanes and resolves their futures, in the order of submission, in a thread of its own.
+
+    Args:
+        lanes: as many as there may be batches in flight.
+        name: of the thread.
+        end: frees what the lanes stand on; called in that thread, once, with nothing in flight. It must not know the
+            engine, so that one which is forgotten is freed.
+    """
+
+    def __init__(self, lanes: Sequence[Lane], name: str, end: Callable[[], None]) -> None:
+        self._free: SimpleQueue[Lane] = SimpleQueue()
+        for lane in lanes:
+            self._free.put(lane)
+        self._flights: SimpleQueue[_Flight | None] = SimpleQueue()
+        self._closed = False
+        self._gate = threading.Lock()  # between a submit and a close: no flight may start behind the last one
+        self._collector = threading.Thread(
+            target=_collect, args=(self._flights, self._free, end), name=name, daemon=True
+        )
+        self._collector.start()
+        self._end = weakref.finalize(self, self._flights.put, None)
+
+    def submit(self, images: Sequence[Any]) -> Future[list[Prediction]]:
+        """Start a batch on the next lane, waiting for one; what goes wrong is the future's.
+
+        Raises:
+            RuntimeError: closed.
+        """
+        lane = self._free.get()  # when closed there are free ones, too
+        with self._gate:
+            if self._closed:
+                self._free.put(lane)
+                raise RuntimeError("this engine is closed")
+            flight = _Flight(lane, Future(), len(images))
+            flight.future.set_running_or_notify_cancel()
+            try:
+                lane.start(images)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever holds the future
+                flight.error = error
+            self._flights.put(flight)
+        return flight.future
+
+    def close(self) -> None:
+        """Wait for what is in flight, then free everything. May be repeated."""
+        with self._gate:
+            self._closed = True
+            self._end()
+        self._collector.join()
+
+
+def _collect(flights: SimpleQueue[_Flight | None], free: SimpleQueue[Lane], end: Callable[[], None]) -> None:
+    """Resolve flights until None comes."""
+    while (flight := flights.get()) is not None:
+        predictions, error = None, flight.error
+        if error is None:
+            try:
+                predictions = split(flight.lane.results(flight.count), flight.count)
+            except Exception as raised:  # noqa: BLE001 - whatever it is, it belongs to whoever holds the future
+                error = raised
+        free.put(flight.lane)  # before the future: whoever waits for it may submit at once
+        if error is not None:
+            flight.future.set_exception(error)
+        elif predictions is not None:
+            flight.future.set_result(predictions)
+        # Nothing of this flight may stay alive while the thread waits for the next.
+        del flight, predictions, error
+    end()
+
+
+def split(arrays: dict[OutputRole, NDArray[Any]], count: int) -> list[Prediction]:
+    """A batch's outputs, picture by picture; boxes without labels are all of class 0."""
+    fields: dict[str, NDArray[Any]] = {str(role): array for role, array in arrays.items()}
+    if "boxes" in fields:
+        fields["labels"] = fields.get("labels", np.zeros(fields["scores"].shape)).astype(np.int32, copy=False)
+    return [Prediction(**{role: array[place] for role, array in fields.items()}) for place in range(count)]
+
+
+def check_batch(images: Sequence[Any], spec: ModelSpec, max_batch: int, kinds: Sequence[Any] = (np.uint8,)) -> None:
+    """Refuse a batch that is not 1 to `max_batch` pictures of the model's size; `kinds` are the types of uint8.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not 1 <= len(images) <= max_batch:
+        raise ValueError(f"a batch of {len(images)} pictures; wanted are 1 to {max_batch}")
+    wanted = (spec.height, spec.width, 3)
+    for image in images:
+        if tuple(image.shape) != wanted or image.dtype not in kinds:
+            raise ValueError(f"a picture of {image.dtype} {tuple(image.shape)}; wanted is uint8 {wanted}")
