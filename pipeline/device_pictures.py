@@ -6,17 +6,13 @@ Imported only once there is such a picture: the kernels' module brings torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import av
-import numpy as np
-from numpy.typing import NDArray
 
 from engines.cuda import nv12
 from engines.cuda.nv12 import Nv12
 from pipeline.picture import Colorimetry, copy_properties
-
-UInt8 = NDArray[np.uint8]
 
 
 def borrowed(image: av.VideoFrame) -> Nv12:
@@ -36,12 +32,15 @@ def downloaded(picture: Nv12, like: av.VideoFrame) -> av.VideoFrame:
     return result
 
 
-def network_inputs(images: Sequence[av.VideoFrame], height: int, width: int) -> list[UInt8]:
-    """Model inputs of pictures in GPU memory, (height, width, 3) uint8 RGB each, in host memory; a launch a GPU."""
+def network_inputs(images: Sequence[av.VideoFrame], height: int, width: int, stay: bool = False) -> list[Any]:
+    """Model inputs of pictures in GPU memory, (height, width, 3) uint8 RGB each; a launch a GPU.
+
+    They are arrays in host memory, or where they `stay` tensors on the pictures' GPU, ordered on its current stream.
+    """
     pictures = [borrowed(image) for image in images]
-    results: dict[int, UInt8] = {}
+    results: dict[int, Any] = {}
     for device in {picture.luma.device for picture in pictures}:
         places = [k for k, picture in enumerate(pictures) if picture.luma.device == device]
         batch = nv12.network_inputs([pictures[k] for k in places], height, width)
-        results |= zip(places, nv12.array_on_host(batch), strict=True)
+        results |= zip(places, batch if stay else nv12.array_on_host(batch), strict=True)
     return [results[k] for k in range(len(images))]

@@ -7,7 +7,7 @@ import struct
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import av
 import cv2
@@ -268,14 +268,17 @@ def network_input(image: av.VideoFrame, height: int, width: int) -> UInt8:
     return cast("UInt8", cv2.merge([red, green, blue]))
 
 
-def network_inputs(images: Sequence[av.VideoFrame], height: int, width: int) -> list[UInt8]:
-    """`network_input` of several pictures; those in GPU memory are all converted in one launch."""
+def network_inputs(images: Sequence[av.VideoFrame], height: int, width: int, stay: bool = False) -> list[Any]:
+    """`network_input` of several pictures; those in GPU memory are all converted in one launch.
+
+    Where they may `stay`, their inputs lie in GPU memory, too: as PyTorch's tensors of the same shape and type.
+    """
     device = [image for image in images if stays_on_device(image)]
     if not device:
         return [network_input(on_host(image), height, width) for image in images]
     from pipeline import device_pictures  # torch
 
-    made = iter(device_pictures.network_inputs(device, height, width))
+    made = iter(device_pictures.network_inputs(device, height, width, stay))
     return [next(made) if stays_on_device(image) else network_input(on_host(image), height, width) for image in images]
 
 

@@ -675,7 +675,9 @@ class Runtime:
                 chosen = [k for k, (_, s) in enumerate(picked) if s.frame.index % model.every == 0]
                 if not chosen:
                     continue
-                future = model.engine.submit(_images([picked[k][1] for k in chosen], size))
+                future = model.engine.submit(images := _images([picked[k][1] for k in chosen], size, model.engine))
+                # Those made just now are nobody's else, and the engine's until it is done.
+                future.add_done_callback(lambda _, _kept=images: None)
                 futures.append(future)
                 for place, k in enumerate(chosen):
                     places[k][model.name] = (future, place)
@@ -891,10 +893,11 @@ def _added(one: dict[str, StageTime], other: dict[str, StageTime]) -> dict[str, 
     }
 
 
-def _images(samples: Sequence[Sample], size: tuple[int, int]) -> list[UInt8]:
-    """The model inputs of a batch; those that were not made while decoding are made here."""
+def _images(samples: Sequence[Sample], size: tuple[int, int], engine: Engine) -> list[UInt8]:
+    """The model inputs of a batch; those that were not made while decoding are made here, and stay in GPU memory for
+    an engine of a GPU."""
     waiting = [sample.frame.image for sample in samples if size not in sample.inputs]
-    made = iter(network_inputs(waiting, *size))
+    made = iter(network_inputs(waiting, *size, stay=engine.backend in {"tensorrt", "torch"}))
     return [sample.inputs[size] if size in sample.inputs else next(made) for sample in samples]
 
 
