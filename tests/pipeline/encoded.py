@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from typing import cast
 
 import av
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 
 from pipeline.encoder import EncodedPicture, EncodedVideo, LiveEncoder, LiveEncoderOptions
 from pipeline.frame import Analysis, Frame, Mode
@@ -43,14 +45,14 @@ VIDEO = EncodedVideo(*SIZE, Fraction(25))
 
 def decoded_levels(packets: list[EncodedPicture]) -> list[tuple[int, float]]:
     """What a player shows: pts and mean level of each picture."""
-    decoder = av.CodecContext.create("h264", "r")
+    decoder = cast("VideoCodecContext", av.CodecContext.create("h264", "r"))
     shown = []
     for picture in [*packets, None]:
         packet = None
         if picture is not None:
             packet = Packet(picture.data)
             packet.pts = packet.dts = picture.pts
-        shown += [(f.pts, float(f.to_ndarray(format="gray").mean())) for f in decoder.decode(packet)]  # type: ignore[attr-defined]
+        shown += [(f.pts or 0, float(f.to_ndarray(format="gray").mean())) for f in decoder.decode(packet)]
     return shown
 
 

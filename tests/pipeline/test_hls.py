@@ -97,17 +97,18 @@ def test_a_folder_that_vanishes_pauses_it_and_it_goes_on(tmp_path: Path) -> None
     hls.begin(VIDEO, lambda: None)
     source = iter(pictures(100_000, key_every=25))
 
-    def put(count: int) -> None:
+    def put(count: int) -> int:
         for _ in range(count):
             picture: EncodedPicture = next(source)
             hls.put(picture, wait=False)
+        return count
 
     put(60)
     until(lambda: hls.playlist.exists())
     shutil.rmtree(hls.folder)
-    until(lambda: (put(25), any(c.state is OutputState.PAUSED for c in changes))[1])
+    until(lambda: put(25) and any(c.state is OutputState.PAUSED for c in changes))
     assert next(c.reason for c in changes if c.reason).startswith(f"{hls.folder} cannot be written")
     os.makedirs(hls.folder)  # noqa: PTH103  # as an administrator would
-    until(lambda: (put(25), hls.playlist.exists())[1])
+    until(lambda: put(25) and hls.playlist.exists())
     hls.end()
     assert hls.join(60)

@@ -56,7 +56,7 @@ class Recorded:
 
 def times(path: Path) -> list[Fraction]:
     with av.open(str(path)) as container:
-        return [f.pts * f.time_base for f in container.decode(video=0)]
+        return [Fraction(f.pts or 0) * (f.time_base or 0) for f in container.decode(video=0)]
 
 
 def test_files_follow_each_other_without_losing_a_picture(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_full_disk_pauses_the_recording_and_it_goes_on(tmp_path: Path) -> None
     recorded.put(50)
     until(lambda: OutputState.RUNNING in recorded.states())
     recorded.free = 10 << 20
-    until(lambda: (recorded.put(10), OutputState.PAUSED in recorded.states())[1])
+    until(lambda: recorded.put(10) and OutputState.PAUSED in recorded.states())
     reason = recorded.changes[-1].reason
     assert reason == f"the disk of {tmp_path / 'cam'} has 10 MB left; free some space"
     (first,) = recorded.files()
@@ -111,7 +111,7 @@ def test_a_full_disk_pauses_the_recording_and_it_goes_on(tmp_path: Path) -> None
     recorded.put(1000)  # nobody waits meanwhile
     assert recorded.dropped >= 1000
     recorded.free = PLENTY
-    until(lambda: (recorded.put(10), recorded.states()[-1] is OutputState.RUNNING)[1])
+    until(lambda: recorded.put(10) and recorded.states()[-1] is OutputState.RUNNING)
     recorded.end()
     assert len(recorded.files()) == 2
 
