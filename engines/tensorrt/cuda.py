@@ -140,16 +140,17 @@ class Event:
 
     def __init__(self) -> None:
         flags = runtime.cudaEventDisableTiming | runtime.cudaEventBlockingSync
-        self._event: Any = _checked(runtime.cudaEventCreateWithFlags(flags))
+        self.native: Any = _checked(runtime.cudaEventCreateWithFlags(flags))
 
     def wait(self) -> None:
-        _checked(runtime.cudaEventSynchronize(self._event))
+        _checked(runtime.cudaEventSynchronize(self.native))
 
-    def record(self, stream: Stream) -> None:
-        _checked(runtime.cudaEventRecord(self._event, stream.native))
+    def record(self, stream: int) -> None:
+        """Mark how far a stream is, given by its handle; 0 is the default one."""
+        _checked(runtime.cudaEventRecord(self.native, stream))
 
     def close(self) -> None:
-        event, self._event = self._event, None
+        event, self.native = self.native, None
         if event is not None:
             _checked(runtime.cudaEventDestroy(event))
 
@@ -189,6 +190,14 @@ class Stream:
     def download(self, target: int, source: int, size: int) -> None:
         """Copy from the GPU to (pinned) host memory."""
         self._copy(target, source, size, runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost)
+
+    def move(self, target: int, source: int, size: int) -> None:
+        """Copy within the GPU."""
+        self._copy(target, source, size, runtime.cudaMemcpyKind.cudaMemcpyDeviceToDevice)
+
+    def follow(self, event: Event) -> None:
+        """Let what is queued from here on wait for an event; the calling thread does not wait."""
+        _checked(runtime.cudaStreamWaitEvent(self.native, event.native, 0))
 
     def _copy(self, target: int, source: int, size: int, kind: Any) -> None:
         _checked(runtime.cudaMemcpyAsync(target, source, size, kind, self.native))

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.engine import Precision, Prediction
+from engines.flights import Flights, check_batch
 from engines.loading import Observe
 from engines.openvino import squash
-from engines.spec import ModelSpec, OutputRole, read_spec
+from engines.spec import ModelSpec, read_spec
 from engines.tensorrt import cuda
 from engines.tensorrt.cache import PlanCache
-from engines.tensorrt.lane import Lane, tensors_of
+from engines.tensorrt.lane import Lane, is_on_gpu, tensors_of
 from engines.tensorrt.loader import PlanLoader
 from engines.tensorrt.logger import OutOfMemory
 from engines.tensorrt.plan import BuildOptions
@@ -30,7 +28,9 @@ class TensorRTEngine:
     """A model on an NVIDIA GPU; see `engines.engine.Engine` for the contract.
 
     `submit` copies the pictures into page-locked memory and never allocates once a batch size has occurred; every
-    prediction is a copy that the caller owns. Use it as a context manager, or call `close`.
+    prediction is a copy that the caller owns. It also takes pictures that lie on the engine's GPU (whatever has CUDA's
+    array interface, as PyTorch's tensors) and never brings those to the host. Use it as a context manager, or call
+    `close`.
     """
 
     backend = "tensorrt"
@@ -95,44 +95,11 @@ class TensorRTEngine:
         self.max_batch: int = max_batch
         loader.graph = b""  # up to 100 MB that nothing needs any more
 
-        self._index = loader.gpu.index
-        self._free: SimpleQueue[Lane] = SimpleQueue()
-        for lane in running.lanes:
-            self._free.put(lane)
-        self._flights: SimpleQueue[_Flight | None] = SimpleQueue()
-        self._closed = False
-        self._gate = threading.Lock()  # between a submit and a close: no flight may start behind the last one
-        # The collector owns what lies on the GPU and knows the queues, not the engine: a forgotten engine is freed.
-        self._collector = threading.Thread(
-            target=_collect,
-            args=(self._flights, self._free, running),
-            name=f"tensorrt-{self.spec.name}",
-            daemon=True,
-        )
-        self._collector.start()
-        self._end = weakref.finalize(self, self._flights.put, None)
+        self._flights = Flights(running.lanes, f"tensorrt-{self.spec.name}", running.close)
 
-    def submit(self, images: Sequence[NDArray[np.uint8]]) -> Future[list[Prediction]]:
-        if not 1 <= len(images) <= self.max_batch:
-            raise ValueError(f"a batch of {len(images)} pictures; wanted are 1 to {self.max_batch}")
-        wanted = (self.spec.height, self.spec.width, 3)
-        for image in images:
-            if image.shape != wanted or image.dtype != np.uint8:
-                raise ValueError(f"a picture of {image.dtype} {image.shape}; wanted is uint8 {wanted}")
-        lane = self._free.get()  # a closed engine has free ones, too
-        with self._gate:
-            if self._closed:
-                self._free.put(lane)
-                raise RuntimeError("this engine is closed")
-            flight = _Flight(lane, Future(), len(images))
-            flight.future.set_running_or_notify_cancel()
-            try:
-                cuda.use(self._index)
-                lane.start(images)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to whoever holds the future
-                flight.error = error
-            self._flights.put(flight)
-        return flight.future
+    def submit(self, images: Sequence[Any]) -> Future[list[Prediction]]:
+        check_batch([_shown(image) for image in images], self.spec, self.max_batch)
+        return self._flights.submit(images)
 
     def __call__(self, image: NDArray[np.uint8]) -> Prediction:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
@@ -140,10 +107,7 @@ class TensorRTEngine:
         return self.submit([squash(image, self.spec.height, self.spec.width)]).result()[0]
 
     def close(self) -> None:
-        with self._gate:
-            self._closed = True
-            self._end()
-        self._collector.join()
+        self._flights.close()
 
     def __enter__(self) -> Self:
         return self
@@ -177,41 +141,23 @@ class _Running:
         del self._engine, self._runtime
 
 
-@dataclass(slots=True)
-class _Flight:
-    """A request on its way."""
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What a picture on the GPU says of itself."""
 
-    lane: Lane
-    future: Future[list[Prediction]]
-    count: int
-    error: Exception | None = None
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
 
 
-def _collect(flights: SimpleQueue[_Flight | None], free: SimpleQueue[Lane], running: _Running) -> None:
-    """Resolve flights in the order they were submitted, until None comes; then free the GPU."""
-    cuda.use(running.gpu.index)
-    while (flight := flights.get()) is not None:
-        predictions, error = None, flight.error
-        if error is None:
-            try:
-                predictions = _split(flight.lane.results(flight.count), flight.count)
-            except Exception as raised:  # noqa: BLE001 - whatever it is, it belongs to whoever holds the future
-                error = raised
-        free.put(flight.lane)  # before the future: whoever waits for it may submit at once
-        if error is not None:
-            flight.future.set_exception(error)
-        elif predictions is not None:
-            flight.future.set_result(predictions)
-        # Nothing of this flight may stay alive while the thread waits for the next.
-        del flight, predictions, error
-    running.close()
+def _shown(image: Any) -> Any:
+    """The shape and type of a picture, as numpy has them, wherever it lies.
 
-
-def _split(arrays: dict[OutputRole, NDArray[Any]], count: int) -> list[Prediction]:
-    """A batch's outputs, picture by picture."""
-    fields: dict[str, NDArray[Any]] = {
-        role: array.astype(np.int32, copy=False) if role == "labels" else array for role, array in arrays.items()
-    }
-    if "boxes" in fields and "labels" not in fields:
-        fields["labels"] = np.zeros(fields["scores"].shape, np.int32)
-    return [Prediction(**{role: array[i] for role, array in fields.items()}) for i in range(count)]
+    Raises:
+        ValueError: it lies on the GPU in another order than row by row.
+    """
+    if not is_on_gpu(image):
+        return image
+    said = image.__cuda_array_interface__
+    if said.get("strides") is not None:
+        raise ValueError("a picture on the GPU that is not contiguous; wanted is one that lies row by row")
+    return _Shown(tuple(said["shape"]), np.dtype(said["typestr"]))

@@ -11,6 +11,7 @@ was captured.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -105,11 +106,11 @@ class _Buffer:
 
 @dataclass(slots=True)
 class _Ready:
-    """What runs one batch size; without a graph it is queued call by call."""
+    """What runs one batch size: graphs by whether they upload; None is queued call by call."""
 
     batch: int
     context: trt.IExecutionContext
-    graph: cuda.Graph | None
+    graphs: dict[bool, cuda.Graph | None]
 
 
 class Lane:
@@ -118,12 +119,13 @@ class Lane:
     def __init__(self, engine: trt.ICudaEngine, loader: PlanLoader, tensors: Tensors, max_batch: int) -> None:
         self._engine = engine
         self._loader = loader
+        self._gpu = loader.gpu.index
         self._name = loader.spec.name
         self._ready: dict[int, _Ready] = {}
         self._closing = ExitStack()
         try:
             self._stream = self._own(cuda.Stream())
-            self._done = self._own(cuda.Event())
+            self._done, self._drawn = self._own(cuda.Event()), self._own(cuda.Event())
             self._scratch = self._own(cuda.DeviceMemory(engine.device_memory_size_v2))
             self._image = self._buffer(tensors.image, max_batch)
             self._outputs = {role: self._buffer(tensor, max_batch) for role, tensor in tensors.outputs.items()}
@@ -135,30 +137,55 @@ class Lane:
             self.close()
             raise
 
-    def start(self, images: Sequence[NDArray[np.uint8]]) -> None:
+    def start(self, images: Sequence[Any]) -> None:
         """Queue a batch; `results` waits for it."""
-        place = self._image.array(len(images))
-        for position, image in enumerate(images):
-            np.copyto(place[position], image)
+        cuda.use(self._gpu)
         ready = self._runnable(len(images))
-        if ready.graph is not None:
-            ready.graph.launch(self._stream)
+        upload = not any(is_on_gpu(image) for image in images)
+        if upload not in ready.graphs:
+            ready.graphs[upload] = self._capture(ready.context, ready.batch, upload)
+        graph = ready.graphs[upload]
+        if upload:
+            place = self._image.array(len(images))
+            for position, image in enumerate(images):
+                np.copyto(place[position], image)
         else:
-            self._queue(ready.context, ready.batch)
-        self._done.record(self._stream)
+            self._gather(images)
+        if graph is not None:
+            graph.launch(self._stream)
+        else:
+            self._queue(ready.context, ready.batch, upload)
+        self._done.record(self._stream.handle)
 
     def results(self, count: int) -> dict[OutputRole, NDArray[Any]]:
         """Wait for the batch that was started, and copy its outputs, (count, …) each."""
+        cuda.use(self._gpu)
         self._done.wait()
         return {role: buffer.array(count).copy() for role, buffer in self._outputs.items()}
+
+    def _gather(self, images: Sequence[Any]) -> None:
+        """Bring a batch together on the GPU: pictures that are there are copied there, behind what draws them."""
+        size = self._image.tensor.size(1)
+        place = self._image.array(len(images))
+        for stream in {_producer(image) for image in images if is_on_gpu(image)}:
+            self._drawn.record(stream)
+            self._stream.follow(self._drawn)
+        for position, image in enumerate(images):
+            target = self._image.device.pointer + position * size
+            if is_on_gpu(image):
+                self._stream.move(target, int(image.__cuda_array_interface__["data"][0]), size)
+            else:
+                np.copyto(place[position], image)
+                self._stream.upload(target, self._image.host.pointer + position * size, size)
 
     def close(self) -> None:
         """Free everything, after what a request that failed half-way may have left on the stream."""
         ready, self._ready = self._ready, {}
-        for each in ready.values():
-            if each.graph is not None:
-                with suppress(cuda.CudaError):  # a GPU that failed frees nothing any more, and the process may go on
-                    each.graph.close()
+        for graph in {id(each): each for each in ready.values()}.values():
+            for captured in graph.graphs.values():
+                if captured is not None:
+                    with suppress(cuda.CudaError):  # a GPU that failed frees nothing any more, the process may go on
+                        captured.close()
         del ready
         with suppress(cuda.CudaError):
             self._closing.close()
@@ -204,26 +231,46 @@ class Lane:
             placed = placed and context.set_tensor_address(buffer.tensor.name, buffer.device.pointer)
         if not placed or context.infer_shapes():
             raise failed()
-        self._queue(context, batch)
+        self._queue(context, batch, upload=True)
         self._stream.wait()
+        return _Ready(batch, context, {True: self._capture(context, batch, upload=True)})
+
+    def _capture(self, context: trt.IExecutionContext, batch: int, upload: bool) -> cuda.Graph | None:
+        """The graph of a batch, or None where it cannot be captured."""
         try:
-            graph = self._stream.capture(lambda: self._queue(context, batch))
+            return self._stream.capture(lambda: self._queue(context, batch, upload))
+        except (cuda.CudaOutOfMemory, OutOfMemory):
+            raise
         except (cuda.CudaError, TensorRTError) as error:
-            if isinstance(error, (cuda.CudaOutOfMemory, OutOfMemory)):
-                raise
             self._loader.degraded(
                 "cuda graph", "calls", "capture",
-                f"{self._name} cannot be captured as a CUDA graph ({error}); it is queued call by call.",
+                f"{self._name} cannot be captured as a CUDA graph ({error}) It is queued call by call.",
             )  # fmt: skip
-            return _Ready(batch, context, None)
-        return _Ready(batch, context, graph)
+            return None
 
-    def _queue(self, context: trt.IExecutionContext, batch: int) -> None:
-        """Upload, run, download."""
-        self._stream.upload(self._image.device.pointer, self._image.host.pointer, self._image.tensor.size(batch))
+    def _queue(self, context: trt.IExecutionContext, batch: int, upload: bool) -> None:
+        """Upload where the pictures are not on the GPU, run, download."""
+        if upload:
+            self._stream.upload(self._image.device.pointer, self._image.host.pointer, self._image.tensor.size(batch))
         voice = logger()
         voice.clear()
         if not context.execute_async_v3(self._stream.handle):
             raise voice.failure(f"TensorRT cannot run {self._name}", "build its plan again")
         for buffer in self._outputs.values():
             self._stream.download(buffer.host.pointer, buffer.device.pointer, buffer.tensor.size(batch))
+
+
+def is_on_gpu(image: Any) -> bool:
+    """Whether a picture lies in a GPU's memory: a tensor or array that says so by CUDA's array interface."""
+    return hasattr(image, "__cuda_array_interface__")
+
+
+def _producer(image: Any) -> int:
+    """The stream that a picture is drawn on, as a handle.
+
+    It stands in the interface from version 3 on; of an older one, PyTorch's, it is PyTorch's current stream.
+    """
+    if (stream := image.__cuda_array_interface__.get("stream")) is not None:
+        return int(stream)
+    torch = sys.modules.get("torch")
+    return 0 if torch is None else int(torch.cuda.current_stream(image.device).cuda_stream)

@@ -36,6 +36,7 @@ class cudaError_t(enum.IntEnum):
 class cudaMemcpyKind(enum.IntEnum):
     cudaMemcpyHostToDevice = 1
     cudaMemcpyDeviceToHost = 2
+    cudaMemcpyDeviceToDevice = 3
 
 
 class cudaStreamCaptureMode(enum.IntEnum):
@@ -82,7 +83,7 @@ class State:
     calls: list[str] = field(default_factory=list)
     launches: int = 0
     memories: dict[int, Memory] = field(default_factory=dict)
-    streams: dict[int, Queue] = field(default_factory=dict)
+    streams: dict[int, Queue] = field(default_factory=lambda: {0: Queue()})
     events: dict[int, Queue | None] = field(default_factory=dict)
     graphs: dict[int, list[Work]] = field(default_factory=dict)
     lock: Any = field(default_factory=threading.RLock)
@@ -123,7 +124,7 @@ class State:
         """What has not been freed."""
         return [
             *(f"{memory.size} bytes" for memory in self.memories.values() if memory.live),
-            *(f"stream {number}" for number in self.streams),
+            *(f"stream {number}" for number in self.streams if number),
             *(f"event {number}" for number in self.events),
             *(f"graph {number}" for number in self.graphs),
         ]
@@ -244,8 +245,12 @@ def cudaMemcpyAsync(dst: int, src: int, count: int, kind: cudaMemcpyKind, stream
         target, source = state.find(dst, count, "copy to"), state.find(src, count, "copy from")
         if target is None or source is None:
             return (cudaError_t.cudaErrorInvalidValue,)
-        upload = kind == cudaMemcpyKind.cudaMemcpyHostToDevice
-        if (source.pinned, target.pinned) != (upload, not upload):
+        wanted = {
+            cudaMemcpyKind.cudaMemcpyHostToDevice: (True, False),
+            cudaMemcpyKind.cudaMemcpyDeviceToHost: (False, True),
+            cudaMemcpyKind.cudaMemcpyDeviceToDevice: (False, False),
+        }
+        if (source.pinned, target.pinned) != wanted[kind]:
             state.violations.append("a copy in the other direction, or of memory that is not page-locked")
 
         def copy() -> None:
@@ -296,6 +301,15 @@ def cudaEventSynchronize(event: int) -> tuple[Any, ...]:
             state.violations.append("waiting for an event that was never recorded")
         elif error == OK:
             _drain(queue)
+        return (error,)
+
+
+def cudaStreamWaitEvent(stream: int, event: int, flags: int) -> tuple[Any, ...]:
+    with state.lock:
+        error = state.begin("cudaStreamWaitEvent")
+        awaited = state.events[int(event)]
+        assert awaited is not None
+        state.queue(stream, lambda: _drain(awaited))
         return (error,)
 
 

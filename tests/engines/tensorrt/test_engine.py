@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import threading
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 import engines
 from engines.errors import DeviceError, ModelError
 from engines.loading import Building, Degraded
+from tests.engines.tensorrt import double_cuda
 from tests.engines.tensorrt.conftest import Doubles
 from tests.engines.tensorrt.double_cuda import cudaError_t
 from tests.engines.tiny_models import CONV, HEIGHT, SEGMENTER, WIDTH, bits_model, bits_of, conv_model, save
@@ -74,6 +76,45 @@ def test_requests_in_flight_keep_their_order_and_their_pictures(
     for images, predictions in zip(kept, answers, strict=True):
         for image, prediction in zip(images, predictions, strict=True):
             np.testing.assert_array_equal(prediction.class_map, bits_of(image))
+
+
+class OnGpu:
+    """A picture in the double's memory that is drawn, on the default stream, as late as may be."""
+
+    def __init__(self, image: NDArray[np.uint8]) -> None:
+        from engines.tensorrt import cuda
+
+        cuda.use(0)
+        self.memory = cuda.DeviceMemory(image.nbytes)
+        content = image.tobytes()
+        double_cuda.state.queue(0, lambda: ctypes.memmove(self.memory.pointer, content, len(content)) and None)
+        self.__cuda_array_interface__ = {
+            "data": (self.memory.pointer, False), "shape": image.shape, "typestr": "|u1", "version": 3, "stream": 0,
+        }  # fmt: skip
+
+
+def test_pictures_on_the_gpu_stay_there(segmenter: Path, pictures: Pictures, doubles: Doubles) -> None:
+    with load(segmenter, in_flight=1) as engine:
+        for count in (2, 3, 2):
+            images = pictures(count)
+            placed = [OnGpu(image) for image in images]
+            mixed = [*placed[:-1], images[-1]] if count == 3 else placed
+            for image, prediction in zip(images, engine.submit(mixed).result(30), strict=True):
+                np.testing.assert_array_equal(prediction.class_map, bits_of(image))
+            for each in placed:
+                each.memory.close()
+        launches = doubles.cuda.launches
+        (image,) = pictures(1)
+        np.testing.assert_array_equal(engine.submit([image]).result(30)[0].class_map, bits_of(image))
+        assert doubles.cuda.launches == launches + 1
+        turned = OnGpu(image)
+        turned.__cuda_array_interface__["strides"] = (3, 48, 1)
+        with pytest.raises(ValueError, match="not contiguous"):
+            engine.submit([turned])
+        turned.__cuda_array_interface__ |= {"strides": None, "typestr": "<f4"}
+        with pytest.raises(ValueError, match="a picture of float32"):
+            engine.submit([turned])
+        turned.memory.close()
 
 
 def test_the_plan_is_built_once_and_then_loaded(
