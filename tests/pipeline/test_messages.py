@@ -133,6 +133,14 @@ def test_a_reader_passes_over_fields_it_does_not_know() -> None:
     assert messages.decode_header(msgpack.packb(later)) == header()
 
 
+@pytest.mark.parametrize("block", [0, 1], ids=["MQTT", "Kafka"])
+def test_the_bridges_of_the_page_are_twenty_lines_of_python(block: int) -> None:
+    page = Path(messages.__file__).with_name("MESSAGES.md").read_text()
+    source = page.split("```python\n")[1 + block].split("```")[0]
+    compile(source, "bridge", "exec")
+    assert len([line for line in source.splitlines() if line.strip()]) <= 22  # the docstring and a comment among them
+
+
 # The schema ---------------------------------------------------------------------------------------------------------
 
 
