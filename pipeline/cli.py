@@ -66,6 +66,14 @@ def run(
     jsonl: Annotated[str | None, typer.Option(help="JSON lines: a .jsonl, a folder, or - for standard output.")] = None,
     pub: Annotated[list[str] | None, typer.Option(help="ZeroMQ PUB address: loses rather than waits.")] = None,
     push: Annotated[list[str] | None, typer.Option(help="ZeroMQ PUSH address: waits rather than loses.")] = None,
+    to: Annotated[
+        list[str] | None, typer.Option(metavar="ADDRESS", help="Push overlaid video to rtsp://, rtmp://, udp:// …")
+    ] = None,
+    hls: Annotated[Path | None, typer.Option(help="Folder for HLS of the overlaid video.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Folder to record overlaid video in without end.")] = None,
+    events: Annotated[
+        Path | None, typer.Option(help="Folder for clips of events: the last seconds of a camera, saved on demand.")
+    ] = None,
     metrics: Annotated[str | None, typer.Option(metavar="[HOST:]PORT", help="Prometheus endpoint.")] = None,
     summary: Annotated[str | None, typer.Option(help="Final JSON summary: a file, or -.")] = None,
     model: Annotated[
@@ -102,9 +110,13 @@ def run(
     settings = _configured(config, values)
     if anonymize and settings.anonymize is None:
         settings = _anonymized(settings)
+    settings = _with_outputs(settings, to or [], hls, record, events)
     settings = _with_lists(settings, sources or [], model or [], precision, pub or [], push or [], metrics, realtime)
-    if settings.video.path is None and settings.jsonl is None and not settings.publish and settings.summary is None:
-        raise UsageError("nothing would come out: give -o video.mp4, --jsonl, --pub, --push or --summary")
+    files = settings.video.path, settings.jsonl, settings.summary, settings.events
+    if all(f is None for f in files) and not settings.publish and not settings.outputs.any:
+        raise UsageError(
+            "nothing would come out: give -o video.mp4, --jsonl, --pub, --push, --to, --hls, --record or --summary"
+        )
     from pipeline.console import run_session
 
     raise typer.Exit(run_session(settings, resume=resume, verbose=verbose))
@@ -126,6 +138,14 @@ def serve(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for overlaid video.")] = None,
     jsonl: Annotated[str | None, typer.Option(help="JSON lines: a folder, or - for standard output.")] = None,
     pub: Annotated[list[str] | None, typer.Option(help="ZeroMQ PUB address: loses rather than waits.")] = None,
+    to: Annotated[
+        list[str] | None, typer.Option(metavar="ADDRESS", help="Push overlaid video to rtsp://, rtmp://, udp:// …")
+    ] = None,
+    hls: Annotated[Path | None, typer.Option(help="Folder for HLS of the overlaid video.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Folder to record overlaid video in without end.")] = None,
+    events: Annotated[
+        Path | None, typer.Option(help="Folder for clips of events: the last seconds of a camera, saved on demand.")
+    ] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play the files as if they were cameras.")] = False,
     model: Annotated[list[str] | None, typer.Option(metavar="NAME[:EVERY]", help="Bundled name or .onnx.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or int8.")] = None,
@@ -141,6 +161,7 @@ def serve(
         },
     }  # fmt: skip
     settings = _configured(config, values)
+    settings = _with_outputs(settings, to or [], hls, record, events)
     settings = _with_lists(settings, sources or [], model or [], precision, pub or [], [], None, realtime)
     from rich.console import Console
 
@@ -220,6 +241,29 @@ def _anonymized(settings: Config) -> Config:
     from pipeline.anonymize import AnonymizeOptions
 
     return msgspec.structs.replace(settings, anonymize=AnonymizeOptions())
+
+
+def _with_outputs(
+    settings: Config, to: list[str], hls: Path | None, record: Path | None, events: Path | None
+) -> Config:
+    """The configuration with the live outputs of the command line on top; what it says of their folders' use stays."""
+    from msgspec.structs import replace
+
+    from pipeline.event_clip import EventOptions
+    from pipeline.hls import HlsOptions
+    from pipeline.push import PushOptions
+    from pipeline.recording import RecordingOptions
+
+    outputs = settings.outputs
+    if to:
+        outputs = replace(outputs, push=(*outputs.push, *(PushOptions(address) for address in to)))
+    if hls is not None:
+        outputs = replace(outputs, hls=replace(outputs.hls or HlsOptions(hls), folder=hls))
+    if record is not None:
+        outputs = replace(outputs, record=replace(outputs.record or RecordingOptions(record), folder=record))
+    if events is not None:
+        settings = replace(settings, events=replace(settings.events or EventOptions(events), folder=events))
+    return replace(settings, outputs=outputs)
 
 
 def _with_lists(
