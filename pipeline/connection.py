@@ -42,7 +42,7 @@ class Reconnect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         give_up_after: failures within `give_up_within` seconds after which the stream has failed; never when left out.
         give_up_within: seconds.
         at_start: `fail`: a camera that is not there when the run is started ends the run with the reason; `wait`: the
-            run begins without it.
+            run begins once it is there, as a server always does.
     """
 
     first: Seconds = 0.25

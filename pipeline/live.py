@@ -261,7 +261,7 @@ class LiveSource:
         """The next thing that happens; None when there is a frame to take, or (opening) everything is known."""
         with self._changed:
             while True:
-                if self._stopped and not self.state.final:
+                if self._stopped or self.state.final:
                     return Stop()
                 if self.state is SourceState.STREAMING and (self._info() if opening else self._newest) is not None:
                     return None
@@ -312,21 +312,22 @@ class LiveSource:
         return self._abandoned
 
     def _apply(self, event: Event) -> None:
-        now = self.monotonic()
-        before = self._connection
-        self._connection, actions = step(before, event, now, self.options.reconnect, self._chance())
-        for action in actions:
-            if action is Action.ABANDON:
-                self._abandon()
-            else:
-                self._newest = None
-                self._reader = _Reader(self)
-                self._reader.start()
-        if self._connection is before:
-            return
-        if not self._connection.reading and not actions and self._reader is not None:
-            self._reader = None  # it has ended by itself
-        change = self._connection.change(self.id, self.wall_clock())
+        with self._changed:  # whoever closes may not be the one who iterates
+            before = self._connection
+            self._connection, actions = step(before, event, self.monotonic(), self.options.reconnect, self._chance())
+            for action in actions:
+                if action is Action.ABANDON:
+                    self._abandon()
+                else:
+                    self._newest = None
+                    self._reader = _Reader(self)
+                    self._reader.start()
+            if self._connection is before:
+                return
+            if not self._connection.reading and not actions:
+                self._reader = None  # it has ended by itself
+            change = self._connection.change(self.id, self.wall_clock())
+            self._changed.notify_all()
         self._say(before, change)
         self._observe(change)
 
@@ -334,10 +335,9 @@ class LiveSource:
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.abandon()
-            with self._changed:
-                self._newest = None
-                self._abandoned.append(reader)
-                self._said_stuck = False
+            self._newest = None
+            self._abandoned.append(reader)
+            self._said_stuck = False
 
     def _say(self, before: Connection, change: StateChange) -> None:
         """In the log only what is new: not each of a thousand attempts that fail alike."""

@@ -118,6 +118,18 @@ class Metrics:
             "roadlens_stream_state", "1 for the state that a stream's source is in.", ("stream", "state"),
             registry=registry,
         )  # fmt: skip
+        self._source_failures = _by_label(
+            Counter(
+                "roadlens_source_failures", "Connections to a live source that failed or were lost, by cause.",
+                ("stream", "cause"), registry=registry,
+            )
+        )  # fmt: skip
+        self._source_reconnects = _by_label(
+            Counter(
+                "roadlens_source_reconnects", "Returns of a live source, by the cause of its last failure.",
+                ("stream", "cause"), registry=registry,
+            )
+        )  # fmt: skip
         self._output_running = _by_label(
             Gauge(
                 "roadlens_output_running", "1 while a live output takes pictures.", ("stream", "output"),

@@ -19,8 +19,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engines.errors import OutputError
 from pipeline.metrics import Metrics
+from pipeline.state import SourceState, StateChange
 
 Labels = dict[str, str]
+
+LOST = StateChange("a", SourceState.BACKING_OFF, "nobody listens", "refused")
+BACK = StateChange("a", SourceState.STREAMING, "", "refused", reconnects=1)
 
 
 def scrape(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -38,6 +42,8 @@ def scrape(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], flo
     ("move", "name", "labels", "expected"),
     [
         (lambda m: m.decoded("a"), "roadlens_frames_decoded_total", {"stream": "a"}, 2),
+        (lambda m: m.state(LOST), "roadlens_source_failures_total", {"stream": "a", "cause": "refused"}, 2),
+        (lambda m: m.state(BACK), "roadlens_source_reconnects_total", {"stream": "a", "cause": "refused"}, 2),
         (lambda m: m.inferred("a", "unet"), "roadlens_frames_inferred_total", {"stream": "a", "model": "unet"}, 2),
         (lambda m: m.emitted("a"), "roadlens_frames_emitted_total", {"stream": "a"}, 2),
         (lambda m: m.emitted("a", 5), "roadlens_frames_emitted_total", {"stream": "a"}, 10),
