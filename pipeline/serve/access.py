@@ -20,6 +20,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 import msgspec
+from starlette.exceptions import HTTPException
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -146,8 +147,7 @@ def _same_origin(origins: list[str], host: str, method: str, kind: str) -> bool:
     return all(origin.partition("://")[2].casefold() == host.casefold() for origin in origins)
 
 
-class _TooLarge(Exception):  # noqa: N818  # never leaves this module
-    pass
+_TOO_LARGE = f"the body is larger than {BODY_LIMIT} bytes"
 
 
 class Guard:
@@ -174,31 +174,26 @@ class Guard:
         await self._pass(scope, receive, send)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started, received = False, 0
+        length = next((v for k, v in scope["headers"] if k.lower() == b"content-length"), b"0")
+        if length.isdigit() and int(length[:20]) > BODY_LIMIT:
+            await _refuse(scope, send, 413, _TOO_LARGE)
+            return
+        received = 0
 
         async def limited() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > BODY_LIMIT:
-                raise _TooLarge
+                raise HTTPException(413, _TOO_LARGE)  # raised where the application reads, and answered by it
             return message
 
         async def secured(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
             await send(message)
 
-        length = next((v for k, v in scope["headers"] if k.lower() == b"content-length"), b"0")
-        try:
-            if length.isdigit() and int(length) > BODY_LIMIT:
-                raise _TooLarge
-            await self._app(scope, limited, secured)
-        except _TooLarge:
-            if not started:
-                await _refuse(scope, send, 413, f"the body is larger than {BODY_LIMIT} bytes")
+        await self._app(scope, limited, secured)
 
 
 async def _refuse(scope: Scope, send: Send, status: int, why: str) -> None:

@@ -1,0 +1,196 @@
+"""The dashboard as a person has it: a real browser at a real server.
+
+`ROADLENS_SCREENSHOTS=folder` keeps pictures of it, for the documentation.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pipeline.state import SourceState, StateChange
+from tests.pipeline.serve.conftest import Server, running
+
+pytest.importorskip("playwright", reason="playwright is not installed")
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect, sync_playwright
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVE = "synthetic:?seconds=600&width=640&height=360"
+TOKEN = "0123456789abcdef0123"
+LONG = 120_000
+"""Milliseconds that nothing here takes; only a hang does."""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as driver:
+        made = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def server(segmenter: Path) -> Iterator[Server]:
+    with running(segmenter) as made:
+        yield made
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    errors: list[str] = []
+    context = browser.new_context(viewport={"width": 1280, "height": 860}, color_scheme="light")
+    made = context.new_page()
+    made.set_default_timeout(LONG)
+    made.on("pageerror", lambda error: errors.append(str(error)))
+    made.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+    made.goto(server.url, timeout=LONG)
+    yield made
+    context.close()
+    for stream in server.client.get("/api/v1/streams").json()["streams"]:
+        server.client.delete(f"/api/v1/streams/{stream['id']}")
+    # A refused form is an answer of 422, which the browser notes as an error too.
+    assert [e for e in errors if "422" not in e] == []
+
+
+def see(locator: Any) -> Any:
+    return expect(locator)
+
+
+def violations(page: Page) -> list[str]:
+    found = Axe().run(page).response["violations"]
+    return [f"{v['id']}: {v['help']}: {[n['target'] for n in v['nodes']]}" for v in found]
+
+
+def keep(page: Page, name: str) -> None:
+    folder = os.environ.get("ROADLENS_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=Path(folder) / f"{name}.jpg", type="jpeg", quality=72)
+
+
+def test_a_stream_is_added_watched_steered_and_removed(page: Page, server: Server) -> None:
+    see(page.locator("#empty")).to_be_visible(timeout=LONG)
+    page.get_by_role("button", name="Add stream").click()
+    page.get_by_label("Source").fill("nowhere.mp4")
+    page.get_by_role("button", name="Add", exact=True).click()
+    see(page.locator("#e-source")).to_contain_text("does not exist", timeout=LONG)
+    see(page.get_by_label("Source")).to_have_attribute("aria-invalid", "true")
+    see(page.get_by_label("Source")).to_be_focused()
+
+    page.get_by_label("Source").fill(DRIVE)
+    page.get_by_label("Name").fill("front")
+    page.keyboard.press("Enter")
+    card = page.get_by_role("article", name="front")
+    see(card.locator(".badge")).to_have_text("Streaming", timeout=LONG)
+    see(page.locator("#log")).to_contain_text("Added", timeout=LONG)
+
+    # The pictures move: more and more of them are shown, and they are not the same.
+    canvas = card.locator("canvas")
+    see(canvas).to_have_attribute("data-shown", "2", timeout=LONG)
+    first = canvas.screenshot()
+    shown = int(canvas.get_attribute("data-shown") or 0)
+    for _ in range(600):
+        if int(canvas.get_attribute("data-shown") or 0) > shown + 5:
+            break
+        page.wait_for_timeout(100)
+    assert canvas.screenshot() != first
+
+    # What is drawn is steered.
+    page.locator("#opacity").evaluate("slider => { slider.value = 90; slider.dispatchEvent(new Event('change')); }")
+    legend = page.get_by_role("button", name="class 1")
+    see(legend).to_have_attribute("aria-pressed", "true", timeout=LONG)
+    legend.click()
+    see(legend).to_have_attribute("aria-pressed", "false")
+    wanted = {"opacity": 0.9, "hide": ["class 1"]}
+    for _ in range(600):
+        style = server.client.get("/api/v1/streams/front/overlay").json()
+        if {k: style[k] for k in wanted} == wanted:
+            break
+        page.wait_for_timeout(100)
+    assert {k: style[k] for k in wanted} == wanted
+    page.get_by_role("button", name="As a table").click()
+    see(page.locator("#chart-table table")).to_be_visible(timeout=LONG)
+
+    # States are seen as they change.
+    stream = server.service.session.streams["front"]
+    stream.change = StateChange(
+        "front", SourceState.BACKING_OFF, "the camera does not answer", "timeout", 1.0, 2, 0, 4.0
+    )
+    server.service.events.changed(stream.change)
+    see(card.locator(".badge")).to_have_text("Backing off", timeout=LONG)
+    see(card.locator(".away")).to_contain_text("the camera does not answer")
+    card.get_by_role("button", name="Pause").click()
+    see(card.locator(".badge")).to_have_text("Paused", timeout=LONG)
+    card.get_by_role("button", name="Go on").click()
+    see(card.locator(".badge")).to_have_text("Streaming", timeout=LONG)
+
+    card.get_by_role("button", name="Remove").click()
+    page.get_by_role("button", name="Remove", exact=True).click()
+    see(card).to_have_count(0, timeout=LONG)
+    see(page.locator("#log")).to_contain_text("Removed", timeout=LONG)
+    see(page.locator("#empty")).to_be_visible(timeout=LONG)
+
+
+def test_nobody_is_shut_out_in_light_or_dark(page: Page, server: Server) -> None:
+    assert violations(page) == [], "empty"
+    server.client.post("/api/v1/streams", json={"source": DRIVE, "id": "front"})
+    see(page.locator("canvas[data-shown]").first).to_be_visible(timeout=LONG)
+    see(page.locator("#detail")).to_be_visible(timeout=LONG)
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]  # a literal
+        assert violations(page) == [], theme
+        page.get_by_role("button", name="Add stream").click()
+        assert violations(page) == [], f"{theme}, dialog"
+        page.keyboard.press("Escape")
+    # The button goes on from the system's theme to light, then dark.
+    page.get_by_role("button", name="Theme: as the system").click()
+    see(page.locator("html")).to_have_attribute("data-theme", "light")
+
+
+def test_a_phone_has_it_all_without_scrolling_sideways(page: Page, server: Server) -> None:
+    server.client.post("/api/v1/streams", json={"source": DRIVE, "id": "front"})
+    page.set_viewport_size({"width": 360, "height": 740})
+    see(page.locator("canvas[data-shown]").first).to_be_visible(timeout=LONG)
+    assert page.locator("html").evaluate("html => html.scrollWidth") <= 360
+    assert violations(page) == []
+
+
+def test_the_reference_lists_every_call(page: Page, server: Server) -> None:
+    page.goto(f"{server.url}docs", timeout=LONG)
+    see(page.get_by_text("Add a stream")).to_be_visible(timeout=LONG)
+    page.get_by_text("Add a stream").click()
+    see(page.get_by_text("curl -X POST").first).to_be_visible()
+    for theme in ("light", "dark"):
+        page.emulate_media(color_scheme=theme)  # type: ignore[arg-type]  # a literal
+        assert violations(page) == [], theme
+
+
+def test_a_person_logs_in(browser: Browser, segmenter: Path) -> None:
+    with running(segmenter, token=TOKEN) as server:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(server.url, timeout=LONG)
+        page.get_by_label("Token").fill("not it")
+        page.keyboard.press("Enter")
+        see(page.get_by_text("That is not the token.")).to_be_visible(timeout=LONG)
+        assert violations(page) == []
+        page.get_by_label("Token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        see(page.get_by_text("0 streams")).to_be_visible(timeout=LONG)
+        page.get_by_role("button", name="Log out").click()
+        see(page.get_by_label("Token")).to_be_visible(timeout=LONG)
+        context.close()
