@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -36,7 +36,7 @@ Cache = Annotated[
 def build(
     model: Model,
     precision: Annotated[
-        list[Precision] | None, typer.Option(help="May be given several times; fp16, or int8 of an int8 file.")
+        list[str] | None, typer.Option(help="May be given several times; fp16, or int8 of an int8 file.")
     ] = None,
     device: Device = "cuda",
     batch: Annotated[int, typer.Option(min=1, help="Most pictures a run: as many as streams, up to 8 or so.")] = 8,
@@ -61,7 +61,7 @@ def build(
     from engines.spec import read_spec
 
     path = resolve(model)
-    wanted: list[Precision] = precision or ["auto"]
+    wanted = _precisions(precision) or ["auto"]
     files = [int8_file(path) if each == "int8" and int8_file(path).is_file() else path for each in wanted]
     if check:
         for file, each in zip(files, wanted, strict=True):
@@ -107,13 +107,13 @@ def list_plans(cache: Cache = None, as_json: AsJson = False) -> None:
     rows = []
     for entry in entries:
         request = None if entry.side_car is None else entry.side_car.request
-        made = ["–"] * 5 if request is None else [
+        made = ["–"] * 4 if request is None else [
             f"{request.model} {request.version}", request.precision, str(request.options.max_batch),
-            request.machine.gpu, request.machine.tensorrt,
+            f"{request.machine.gpu}, TensorRT {request.machine.tensorrt}",
         ]  # fmt: skip
         used = datetime.fromtimestamp(entry.used, UTC).strftime("%Y-%m-%d")
         rows.append([*made, f"{entry.size / 1e6:.1f} MB", used, _state(entry, here)])
-    print_table(["model", "precision", "batch", "GPU", "TensorRT", "size", "used", "state"], rows)
+    print_table(["model", "precision", "batch", "machine", "size", "used", "state"], rows)
     typer.echo(str(plans.folder))
 
 
@@ -147,8 +147,8 @@ def prune(
 @app.command()
 def bench(
     model: Model,
-    precision: Annotated[list[Precision] | None, typer.Option(help="Repeatable; fp32 and fp16 if left out.")] = None,
-    backend: Annotated[list[Backend] | None, typer.Option(help="Repeatable; tensorrt if left out.")] = None,
+    precision: Annotated[list[str] | None, typer.Option(help="Repeatable; fp32 and fp16 if left out.")] = None,
+    backend: Annotated[list[str] | None, typer.Option(help="Repeatable; tensorrt if left out.")] = None,
     device: Device = "cuda",
     batch: Annotated[list[int] | None, typer.Option(min=1, help="Repeatable; 1, 8 and 32 if left out.")] = None,
     footage: Annotated[Path | None, typer.Option(help="Video, image or folder to run on; random if left out.")] = None,
@@ -163,8 +163,8 @@ def bench(
     batches = batch or [1, 8, 32]
     frames = list(read_frames(footage, DISTINCT_BATCHES * max(batches))) if footage else []
     result = benchmark(
-        model, precision or (), batches, frames=frames, seconds=seconds, in_flight=in_flight, device=device,
-        backends=backend or ["tensorrt"],
+        model, _precisions(precision), batches, frames=frames, seconds=seconds, in_flight=in_flight, device=device,
+        backends=_backends(backend) or ["tensorrt"],
     )  # fmt: skip
     if as_json:
         print_json(result)
@@ -195,6 +195,25 @@ def verify(
     else:
         print_verification(result)
     check(result, min_agreement)
+
+
+def _precisions(given: list[str] | None) -> list[Precision]:
+    """typer takes no list of literals."""
+    from engines.errors import UsageError
+
+    for each in given or ():
+        if each not in get_args(Precision):
+            raise UsageError(f"There is no precision `{each}`; use one of {', '.join(get_args(Precision))}.")
+    return cast("list[Precision]", given or [])
+
+
+def _backends(given: list[str] | None) -> list[Backend]:
+    from engines.errors import UsageError
+
+    for each in given or ():
+        if each not in get_args(Backend):
+            raise UsageError(f"There is no backend `{each}`; use one of {', '.join(get_args(Backend))}.")
+    return cast("list[Backend]", given or [])
 
 
 def _check(path: Path, precision: Precision) -> None:

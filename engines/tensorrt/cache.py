@@ -226,16 +226,14 @@ class PlanCache:
                     path.unlink()
 
     def _nearest(self, request: PlanRequest) -> str:
-        """Why there is no plan: none of this model yet, or one that was made for something else."""
-        others = []
-        for entry in self.entries():
-            if entry.side_car is not None and entry.side_car.request.model == request.model:
-                clause = mismatch(request, entry.side_car.request)
-                same = entry.side_car.request.precision == request.precision
-                others.append((same, entry.used, clause))
-        if not others:
-            return "there is no plan of it yet"
-        return f"its plan {max(others)[2]}"
+        """Why there is no plan: none of this model in this precision yet, or the last one was for something else."""
+        others = [
+            (entry.used, mismatch(request, entry.side_car.request))
+            for entry in self.entries()
+            if entry.side_car is not None
+            and (entry.side_car.request.model, entry.side_car.request.precision) == (request.model, request.precision)
+        ]
+        return f"its plan {max(others)[1]}" if others else "there is no plan of it yet"
 
     def _larger(self, request: PlanRequest) -> PlanRequest | None:
         """The request of the plan for the fewest more pictures a run that is the same otherwise."""

@@ -149,6 +149,7 @@ def test_of_several_reasons_the_nearest_is_told(tmp_path: Path) -> None:
     assert cache.find(REQUEST).reason == "there is no plan of it yet"
     other = msgspec.structs.replace(MACHINE, tensorrt="10.16.1.11")
     cache.store(msgspec.structs.replace(REQUEST, precision="fp32"), b"plan", 0.0)
+    assert cache.find(REQUEST).reason == "there is no plan of it yet"
     cache.store(msgspec.structs.replace(REQUEST, machine=other), b"plan", 0.0)
     assert cache.find(REQUEST).reason == "its plan was built for TensorRT 10.16.1.11 and this is 11.4.0.106"
 
