@@ -156,6 +156,46 @@ def bench(
 
 
 @app.command()
+def convert(
+    model: Model,
+    frames: Annotated[Path, typer.Option(help="Video, image or folder to check with, from where it will run.")],
+    precision: Annotated[Literal["fp16", "bf16"], typer.Option(help="What the file is to be computed in.")] = "fp16",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write; NAME.fp16.onnx here if left out.")
+    ] = None,
+    min_agreement: Annotated[
+        float, typer.Option(min=0, max=1, help="Least share of pixels that must agree with fp32.")
+    ] = 0.995,
+    count: Annotated[int, typer.Option(min=1, help="Pictures to check with, spread evenly.")] = 16,
+    as_json: AsJson = False,
+) -> None:
+    """Write a half-precision file of an fp32 one.
+
+    Engines on GPUs lower fp32 files by themselves; this is for those who want the file. It is checked against fp32
+    with PyTorch (pip install 'roadlens[gpu]'); exit code 6 where it differs. For int8 see `quantize`.
+    """
+    from engines import bundled
+    from engines.convert import convert as run
+    from engines.frames import read_frames
+
+    path = bundled.resolve(model)
+    target = output or Path(f"{path.stem}.{precision}.onnx")
+    result = run(path, precision, read_frames(frames, count), target, min_agreement=min_agreement, count=count)
+    if as_json:
+        print_json(result)
+        return
+    parity = (
+        f"{result.agreement:.2%} of pixels agree with fp32"
+        if result.agreement is not None
+        else f"boxes and scores within {result.box_error:.2g} of fp32"
+    )
+    typer.echo(
+        f"{result.output}: {result.precision}, {result.bytes_after / 1e6:.1f} MB in place of "
+        f"{result.bytes_before / 1e6:.1f}, {parity} on {result.frames} pictures"
+    )
+
+
+@app.command()
 def quantize(
     model: Model,
     frames: Annotated[Path, typer.Option(help="Video, image or folder to calibrate with, from where it will run.")],

@@ -6,6 +6,9 @@ other. What is half precision in it:
 - From the first layer (convolution or matrix product with constant weights) to the last, everything.
 - What stands before the first layer stays fp32: the uint8's cast, normalisation, then one cast to half. bf16 holds the
   256 grey levels, but not what is left of them once they are centred on 0.
+- bf16 also keeps the first twentieth of the layers: on `cityscapes-unet` (2 pairs of `dev`, computed operator by
+  operator) that is 3 of 60, and 99.7 % of pixels agree with fp32 in place of 99.0; 6 make it 99.8, the last layers or
+  the whole decoder in fp32 nothing. fp16 has 99.8 % with every layer.
 - What stands behind the last layer is computed in fp32: 255.5, the most that `confidence · 255 + 0.5` comes to, is 256
   in bf16 and 0 as uint8; fp16 places a box only to half a pixel in 1000. What only moves or compares values (reshape,
   transpose, arg-max) takes them as they come: a copy of 19 float planes for nothing would be the dearest node.
@@ -18,7 +21,7 @@ There is no fp8: no runtime here computes in it, so nothing could be checked bef
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -41,6 +44,7 @@ _MOVING = frozenset({
     "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
 })  # fmt: skip
 _OPSETS: dict[Half, int] = {"fp16": 0, "bf16": 22}
+_KEPT: dict[Half, float] = {"fp16": 0.0, "bf16": 1 / 20}
 _QUANTIZED_OPSET = 19
 _MOST = 65504.0  # of fp16
 
@@ -82,13 +86,12 @@ def lowered(path: Path, precision: str) -> onnx.ModelProto:
     return model
 
 
-def lower(model: onnx.ModelProto, half: Half, keep: Collection[str] = ()) -> onnx.ModelProto:
+def lower(model: onnx.ModelProto, half: Half) -> onnx.ModelProto:
     """A copy of a graph in which the layers, and all between them, are in half precision.
 
     Args:
         model: fp32 or int8 with Q/DQ, opset 18 or newer. Its inputs and outputs keep their types.
         half: the type.
-        keep: names of nodes that stay in fp32.
 
     Raises:
         ModelError: there is no layer, or a weight is too large for fp16.
@@ -102,7 +105,7 @@ def lower(model: onnx.ModelProto, half: Half, keep: Collection[str] = ()) -> onn
     graph = onnx.shape_inference.infer_shapes(_without_notes(model)).graph
     result = onnx.ModelProto()
     result.CopyFrom(model)
-    writer = _Writer(graph, half, _opset_of(model), keep)
+    writer = _Writer(graph, half, _opset_of(model))
     writer.write()
     del result.graph.value_info[:]
     del result.graph.node[:]
@@ -117,13 +120,12 @@ def lower(model: onnx.ModelProto, half: Half, keep: Collection[str] = ()) -> onn
 class _Writer:
     """Copies nodes in order, with casts where types change."""
 
-    def __init__(self, graph: onnx.GraphProto, half: Half, opset: int, keep: Collection[str]) -> None:
+    def __init__(self, graph: onnx.GraphProto, half: Half, opset: int) -> None:
         from onnx import TensorProto
 
         self.graph = graph
         self.opset = opset
         self.half = half
-        self.keep = keep
         self.kind = TensorProto.FLOAT16 if half == "fp16" else TensorProto.BFLOAT16
         self.constants = {weight.name: weight for weight in graph.initializer}
         self.floats = {
@@ -137,7 +139,7 @@ class _Writer:
         self._casts: dict[tuple[str, bool], str] = {}
 
     def write(self) -> None:
-        inner = _inner(self.graph)
+        inner = _inner(self.graph, _KEPT[self.half])
         if not inner:
             raise ModelError("The graph has no layer (no convolution or matrix product with constant weights).")
         outputs = {value.name for value in self.graph.output}
@@ -145,7 +147,7 @@ class _Writer:
             node = type(original)()
             node.CopyFrom(original)
             floats = [name for name in node.output if name in self.floats]
-            to_half = place in inner and node.name not in self.keep and self._can_be_half(node)
+            to_half = place in inner and self._can_be_half(node)
             if not to_half and node.op_type in _MOVING:
                 to_half = any(name in self.lowered for name in node.input)
             if to_half and node.op_type == "Cast" and floats:
@@ -209,8 +211,8 @@ class _Writer:
                 yield index
 
 
-def _inner(graph: onnx.GraphProto) -> set[int]:
-    """Places of the layers and of what has a layer before and behind it."""
+def _inner(graph: onnx.GraphProto, kept: float) -> set[int]:
+    """Places of the layers and of what has a layer before and behind it, without the share `kept` of first layers."""
     constants = {weight.name for weight in graph.initializer}
     ahead: set[str] = set()  # tensors that come of a layer
     after: set[int] = set()
@@ -230,7 +232,10 @@ def _inner(graph: onnx.GraphProto) -> set[int]:
             before.add(place)
             behind.update(node.input)
     of_weights = {place for place, node in enumerate(graph.node) if all(name in constants for name in node.output)}
-    return before & (after | of_weights)
+    inner = before & (after | of_weights)
+    layers = [place for place in sorted(inner) if graph.node[place].op_type in LAYERS]
+    first = layers[int(kept * len(layers))] if layers else 0
+    return {place for place in inner if place >= first or place in of_weights}
 
 
 def _half_weight(weight: onnx.TensorProto, name: str, half: Half, node: onnx.NodeProto) -> onnx.TensorProto:

@@ -132,7 +132,7 @@ def quantize(
         sample = pictures[:: max(1, len(pictures) // TUNING_FRAMES)][:TUNING_FRAMES]
         candidates = [name for name in layers if name not in kept]
         quantized, restored, agreement = _reach(min_agreement, model, quantized, candidates, sample, spec)
-    _write(quantized, output)
+    write_model(quantized, output)
     return Quantization(
         output=str(output),
         frames=len(pictures),
@@ -434,7 +434,7 @@ def _drop_unused(model: onnx.ModelProto) -> None:
     model.graph.initializer.extend(weights)
 
 
-def _write(model: onnx.ModelProto, output: Path) -> None:
+def write_model(model: onnx.ModelProto, output: Path) -> None:
     """Write under a temporary name and rename, so that a half-written file never stands under `output`."""
     partial = output.with_name(output.name + ".partial")
     try:

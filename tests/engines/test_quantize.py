@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from engines.errors import CheckFailed, ModelError, OutputError, SourceError, UsageError
 from engines.openvino import OpenVINOEngine
-from engines.quantize import Quantization, _restored, _surroundings, _take_concatenations_apart, _write, quantize
+from engines.quantize import Quantization, _restored, _surroundings, _take_concatenations_apart, quantize, write_model
 from engines.spec import Metric, read_spec
 from tests.engines.tiny_models import CONV, bits_model, conv_model, save
 
@@ -242,5 +242,5 @@ def test_a_missing_extra_is_one_sentence(conv: Path, tmp_path: Path, monkeypatch
 def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(OutputError, match="cannot be written"):
-        _write(conv_model(), tmp_path / "taken")
+        write_model(conv_model(), tmp_path / "taken")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
