@@ -49,6 +49,18 @@ class HlsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     window: Annotated[int, msgspec.Meta(ge=3, le=10_000)] = 6
 
 
+def hls_file(options: HlsOptions, stream: str, name: str) -> tuple[Path, str] | None:
+    """A file of a stream's HLS, for a server: its path and media type; None where there is none of that name.
+
+    >>> hls_file(HlsOptions(Path("hls")), "cam", "../secret") is None
+    True
+    """
+    path = options.folder / stream / name
+    if not _OURS.fullmatch(name) or name.endswith(".tmp") or not path.is_file():
+        return None
+    return path, "application/vnd.apple.mpegurl" if name == PLAYLIST else "video/mp4"
+
+
 class Hls:
     """A destination of a live output that writes HLS.
 

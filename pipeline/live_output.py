@@ -27,7 +27,7 @@ from pipeline.state import SourceState, StateChange
 
 log = logging.getLogger(__name__)
 
-FINISH_SECONDS = 4.0
+FINISH_SECONDS = 2.5
 """How long the end of a stream waits for its destinations to take what is queued."""
 
 
@@ -39,7 +39,7 @@ class CardOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         rate: cards a second.
     """
 
-    after: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    after: Annotated[float, msgspec.Meta(gt=0)] = 2.0
     rate: Annotated[float, msgspec.Meta(ge=0.5, le=60)] = 5.0
 
 
@@ -184,7 +184,7 @@ class LiveOutput:
             self._changed.notify_all()
         for destination in self.destinations:
             destination.close()
-        self._thread.join(1.0)
+        self._thread.join(0.5)
 
     # The thread -----------------------------------------------------------------------------------------------------
     def _run(self) -> None:

@@ -31,13 +31,15 @@ def card_text(since: float, change: StateChange | None) -> tuple[str, str]:
         change: what is known of the source; None where only its pictures stay away.
 
     >>> card_text(1763726590, None)
-    ('camera offline since 12:03:10 UTC', 'waiting for pictures')
+    ('no picture since 12:03:10 UTC', '')
     """
     clock = f"{datetime.fromtimestamp(since, UTC):%H:%M:%S} UTC"
     if change is not None and change.state is SourceState.PAUSED:
         return f"camera paused since {clock}", ""
-    says = "waiting for pictures" if change is None else _SAYS.get(change.state, "waiting for pictures")
-    return f"camera offline since {clock}", says
+    if change is None:
+        # The camera may be there and this machine too busy: what is not known is not said.
+        return f"no picture since {clock}", ""
+    return f"camera offline since {clock}", _SAYS.get(change.state, "")
 
 
 def offline_card(last: av.VideoFrame | None, width: int, height: int, lines: tuple[str, str]) -> av.VideoFrame:

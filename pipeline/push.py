@@ -210,7 +210,7 @@ class Push:
         process.stdin.close()
         if not self._closed.is_set():
             try:
-                process.wait(min(self.options.timeout, 2.0))
+                process.wait(min(self.options.timeout, 1.0))
             except subprocess.TimeoutExpired:
                 log.debug("%s: %s did not take its leave", self.stream, self.shown_address)
         return None

@@ -14,13 +14,14 @@ from urllib.parse import parse_qs
 import msgspec
 from fastapi import Depends, FastAPI, Query, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import RedirectResponse, StreamingResponse
+from fastapi.responses import FileResponse, RedirectResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from engines.errors import OutputError, RoadlensError, SourceError, UsageError
 from engines.settings import nearest
 from pipeline.config import StreamConfig
+from pipeline.hls import PLAYLIST, hls_file
 from pipeline.live_view import Viewer, ViewPicture
 from pipeline.overlay import OverlayStage, OverlayStyle
 from pipeline.redact import strip_credentials
@@ -395,6 +396,18 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         service.check_viewers()
         kind = "multipart/x-mixed-replace; boundary=frame"
         return StreamingResponse(_mjpeg(service, stream), media_type=kind, headers={"cache-control": "no-store"})
+
+    @app.get(one + "/hls/{name}", tags=["pictures"], summary="HLS, from index.m3u8 on")
+    async def hls(stream: str, name: str) -> Response:
+        """The playlist and what it names, where `outputs.hls` is configured. Browsers and players open it."""
+        _found(service, stream)
+        options = service.config.outputs.hls
+        found = None if options is None else hls_file(options, stream, name)
+        if found is None:
+            raise HTTPException(404, f"the stream {stream!r} has no HLS file {name!r}")
+        # The playlist changes every second; a segment never does.
+        caching = "no-cache" if name == PLAYLIST else "max-age=60"
+        return FileResponse(found[0], media_type=found[1], headers={"cache-control": caching})
 
     @app.websocket(one + "/view")
     async def view(socket: WebSocket, stream: str) -> None:

@@ -15,7 +15,7 @@ AT = 1763726590.4
 @pytest.mark.parametrize(
     ("change", "lines"),
     [
-        (None, ("camera offline since 12:03:10 UTC", "waiting for pictures")),
+        (None, ("no picture since 12:03:10 UTC", "")),
         (SourceState.CONNECTING, ("camera offline since 12:03:10 UTC", "connecting")),
         (SourceState.STALLED, LINES),
         (SourceState.BACKING_OFF, LINES),
