@@ -15,6 +15,7 @@ from engines.classes import CITYSCAPES_CLASSES  # noqa: E402  # torch may be abs
 from engines.cuda.probe import lacking  # noqa: E402
 from engines.loading import Degraded  # noqa: E402
 from pipeline import device_pictures  # noqa: E402
+from pipeline.config import Config, StreamConfig  # noqa: E402
 from pipeline.decoding import Decoding, without_nvdec  # noqa: E402
 from pipeline.frame import Analysis, Box, Frame  # noqa: E402
 from pipeline.overlay import Overlay, OverlayStyle  # noqa: E402
@@ -27,6 +28,7 @@ from pipeline.picture import (  # noqa: E402
     pixel_format,
     plane,
 )
+from pipeline.session import Session  # noqa: E402
 from pipeline.sources import ClipSource  # noqa: E402
 from tests.footage import write_clip  # noqa: E402
 from tests.pipeline.fake_analysis import areas  # noqa: E402
@@ -174,6 +176,23 @@ def test_a_clip_that_shall_be_decoded_on_the_gpu_is_read_without_one(tmp_path: P
     if without_nvdec() is not None:
         assert info.pixel_format == "yuv420p"
         assert len(told) == 1
+
+
+def test_a_run_counts_what_is_lacking_for_each_stream_and_says_it_once(tmp_path: Path, caplog):
+    missing = without_nvdec()
+    if missing is None:
+        pytest.skip("NVDEC is here; the machine must have none for it to be lacking")
+    path = tmp_path / "clip.mp4"
+    write_clip(path, frames=3, size=(64, 48))
+    streams = tuple(StreamConfig(str(path), name, decode="cuda") for name in ("front", "rear"))
+    with caplog.at_level("WARNING"), Session(Config(streams=streams)) as session:
+        result = session.run()
+        labels = {"wanted": "nvdec", "instead": "cpu", "lacking": missing[0]}
+        assert session.metrics.registry.get_sample_value("roadlens_degraded_total", labels) == 2
+    assert [s.counts.emitted for s in result.streams] == [3, 3]
+    assert [record.message for record in caplog.records if "decoded on the CPU" in record.message] == [
+        f"front: {missing[1]}; it is decoded on the CPU."
+    ]
 
 
 # On a GPU -----------------------------------------------------------------------------------------------------------
