@@ -1,4 +1,4 @@
-"""The commands of the training package: `roadlens train`, `eval`, `export` and `data`.
+"""The commands of the training package: `roadlens train`, `eval`, `export`, `report` and `data`.
 
 Only typer is imported here; torch, OpenVINO and OpenCV are loaded by the command that needs them.
 """
@@ -25,9 +25,10 @@ RecipeOption = Annotated[
 ]
 
 
-def _need_training(command: str) -> None:
+def _need_training(command: str, also: tuple[str, ...] = ()) -> None:
     """Say in one sentence what is missing where only the runtime is installed."""
-    missing = [name for name in ("torch", "torchvision", "lightning", "onnxscript") if find_spec(name) is None]
+    wanted = ("torch", "torchvision", "lightning", "onnxscript", *also)
+    missing = [name for name in wanted if find_spec(name) is None]
     if missing:
         raise UsageError(
             f"`roadlens {command}` needs libraries that are not installed ({', '.join(missing)}); "
@@ -142,6 +143,54 @@ def export(
     spec = cityscapes_spec(settings, height, width, version, confidence, measured)
     export_segmenter(model, spec, output)
     typer.echo(f"{output}: {spec.name} {version}, {height}×{width}, checked at batch 1 and 3")
+
+
+def report(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="Bundled names, .onnx files or checkpoints.")],
+    data: DataFolder,
+    split: Annotated[Literal["val", "dev", "fit", "train"], typer.Option(help="dev: the part of train set aside.")] = (
+        "val"
+    ),
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The page to write; report.html if nothing else is asked for.")
+    ] = None,
+    runs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run", metavar="MODEL=DIR", help="Folder of a model's training run, for its curves. Repeatable."
+        ),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table of models as Markdown.")] = False,
+    readme: Annotated[
+        Path | None, typer.Option("--readme", help="Write that table between the marks in this README.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of timing, for each model in each precision.")] = 4.0,
+    cache: Cache = None,
+    skip_broken: SkipBroken = False,
+) -> None:
+    """Measure models side by side and write one HTML page: table, curves, classes, confusions, pictures."""
+    _need_training("report", also=("jinja2",))
+    from training.report import insert_table, measure, table, write_page
+
+    folders: dict[str, Path] = {}
+    for text in runs or []:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise UsageError(
+                f"--run {text} is not MODEL=DIR; write a model as it is given, = and the folder of its run"
+            )
+        folders[name] = Path(folder)
+    page = output or (None if markdown or readme else Path("report.html"))
+    sections = measure(
+        models, data, split, runs=folders, seconds=seconds, cache=cache, skip_broken=skip_broken, say=_complain
+    )
+    if page is not None:
+        write_page(sections, page)
+        _complain(f"{page}: open it in a browser")
+    if readme is not None:
+        insert_table(sections, readme)
+    if markdown:
+        typer.echo(table(sections), nl=False)
 
 
 @data_app.command("check")

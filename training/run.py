@@ -146,7 +146,7 @@ def train(
             or the batch does not fit on the GPU.
         SourceError: the data cannot be read.
         ModelError: the encoder weights cannot be read.
-        OutputError: `output` cannot be written to.
+        OutputError: `output` cannot be written to, or the disk is full; the last checkpoint is still good.
     """
     last = output / LAST
     if last.exists():
@@ -176,8 +176,15 @@ def train(
     try:
         trainer.fit(task, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     except torch.cuda.OutOfMemoryError:
-        raise UsageError(
-            f"batch = {recipe.batch} does not fit into the GPU's memory; try batch={max(recipe.batch // 2, 1)}"
+        smaller = recipe.batch // 2
+        advice = f"try batch={smaller}" if smaller >= least else "take a smaller encoder, or a GPU with more memory"
+        raise UsageError(f"batch = {recipe.batch} does not fit into the GPU's memory; {advice}") from None
+    except ConnectionError:
+        raise  # from another process of a distributed run: no disk's fault
+    except OSError as error:
+        # The data lies in memory: what a run still reads and writes are its own journals.
+        raise OutputError(
+            f"{output} can no longer be written to ({error.strerror or error}); make room there and go on with --resume"
         ) from None
     except SystemExit:
         # Lightning ends the program on Ctrl-C; what that means is for the command line to say.

@@ -237,6 +237,29 @@ def test_a_bad_pair_is_named_and_left_out_on_request(spoil: object, sentence: st
     assert "2.jpg" in said[0]
 
 
+def write_partly_foreign(root: Path, share: float) -> Path:
+    """A pair whose label is road, but for a share of its rows in a colour that is no class's."""
+    composite = np.zeros((256, 512, 3), np.uint8)
+    composite[:, 256:] = CITYSCAPES_CLASSES[ROAD].color
+    composite[: round(share * 256), 256:] = (0, 255, 0)
+    path = root / "train/1.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), composite[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 100])
+    return path
+
+
+@pytest.mark.parametrize(("share", "refused"), [(0.25, False), (0.375, True)])
+def test_foreign_colours_are_counted_and_refused_above_the_bound(share: float, refused: bool, tmp_path: Path) -> None:
+    write_partly_foreign(tmp_path, share)
+    if refused:
+        # 3/8 of the rows, and what JPEG blurs beside them.
+        with pytest.raises(SourceError, match=r"3[78]% of the right half is further than 40 .*\(at most 30%\)"):
+            load_pairs(tmp_path, "train")
+    else:
+        pairs = load_pairs(tmp_path, "train")
+        assert (pairs.labels == IGNORE).mean() == pytest.approx(share, abs=0.02)
+
+
 @pytest.mark.parametrize(
     ("files", "split", "sentence"),
     [

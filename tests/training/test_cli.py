@@ -28,6 +28,7 @@ app = typer.Typer()
 app.command("train")(cli.train)
 app.command("eval")(cli.evaluate)
 app.command("export")(cli.export)
+app.command("report")(cli.report)
 app.add_typer(cli.data_app, name="data")
 
 
@@ -116,6 +117,16 @@ def test_data_check_names_what_is_broken(tmp_path: Path) -> None:
     assert "2.jpg is not a whole JPEG" in result.output
     as_json = CliRunner().invoke(app, ["data", "check", str(root), "--json"])
     assert json.loads(as_json.stdout)["splits"]["train"]["pairs"] == 3
+
+
+def test_data_check_prints_the_share_outside_the_palette(tmp_path: Path) -> None:
+    from tests.training.test_cityscapes_pairs import write_partly_foreign
+
+    write_pairs(tmp_path, train=1, val=1)
+    write_partly_foreign(tmp_path, 0.25)
+    result = CliRunner().invoke(app, ["data", "check", str(tmp_path)])
+    (line,) = [line for line in result.output.splitlines() if "outside the palette" in line and "1.jpg: 2" in line]
+    assert float(line.split(": ")[1].split("%")[0]) == pytest.approx(25, abs=2)
 
 
 def test_data_check_misses_classes(pairs_folder: Path) -> None:

@@ -35,7 +35,8 @@ MODELS: dict[str, ModelSettings] = {
     "pspnet-plain": PSPNetSettings(stride=8, detail=False),
     "pspnet-resnet50": PSPNetSettings(encoder="resnet50", stride=8, detail=True),
 }
-EXPORTED = ["unet", "pspnet", pytest.param("pspnet-plain", marks=pytest.mark.slow)]
+QUICK = ("unet", "pspnet")
+EXPORTED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 
 
 def make(name: str) -> Segmenter:
@@ -152,9 +153,20 @@ def test_export_is_one_clean_file(exported: tuple[str, Path]) -> None:
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (256, 512), (512, 1024)])
 def test_export_of_the_sizes_of_the_house(name: str, height: int, width: int, tmp_path: Path) -> None:
     recipe = Recipe(name=name, data="cityscapes-pairs", model=MODELS[name], steps=1)
-    # The export itself compares scores and class map with the eager model, and raises.
-    export_segmenter(make(name), cityscapes_spec(recipe, height, width), tmp_path / "model.onnx")
-    assert (tmp_path / "model.onnx").exists()
+    model, path = make(name), tmp_path / "model.onnx"
+    export_segmenter(model, cityscapes_spec(recipe, height, width), path)
+    # The export compares with the eager model through OpenVINO, and raises. Here the file that it wrote is asked again
+    # by another runtime; the scores are still in its graph and only have to be named as an output.
+    written = onnx.load(path)
+    written.graph.output.append(onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(written.SerializeToString())
+    pictures = check_pictures(1, height, width, seed=7)
+    class_map, scores = session.run(["class_map", "scores"], {"images": pictures})
+    with torch.no_grad():
+        x = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+        phases, logits = model.phases(x).numpy(), model(x)
+    assert np.abs(scores - phases).max() <= 1e-3
+    assert (class_map == logits.argmax(1).numpy()).mean() >= 0.999
 
 
 class Restless(nn.Module):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from tests.training.conftest import TINY_UNET
 from training.checkpoint import AtomicCheckpointIO, load_model, stored_recipe
 from training.data.cityscapes_pairs import load_pairs
 from training.evaluation import Scores, count, open_predictor
-from training.recipe import PSPNetSettings, Recipe, override
+from training.models import UNet
+from training.models.encoder import make_encoder
+from training.recipe import PSPNetSettings, Recipe, UNetSettings, override
 from training.run import train
 
 TINY = {
@@ -124,6 +127,31 @@ def test_too_small_a_batch_is_refused(pairs_folder: Path, tmp_path: Path) -> Non
         train(override(TINY["pspnet"], ["batch=1"]), pairs_folder, tmp_path / "run")
 
 
+class Greedy(UNet):
+    """A network that a GPU has no room for. There is no GPU in these tests: torch's own error stands for it."""
+
+    def training_scores(self, x: torch.Tensor) -> NoReturn:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+@pytest.mark.parametrize(
+    ("batch", "sentence"),
+    [
+        (6, r"batch = 6 does not fit into the GPU's memory; try batch=3$"),
+        (1, r"batch = 1 does not fit into the GPU's memory; take a smaller encoder, or a GPU with more memory$"),
+    ],
+)
+def test_too_small_a_gpu_suggests_a_batch_that_may_fit(
+    batch: int, sentence: str, pairs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(settings: UNetSettings, classes: int) -> Greedy:
+        return Greedy(make_encoder(settings.encoder), classes, settings.decoder)
+
+    monkeypatch.setattr("training.run.build_model", build)
+    with pytest.raises(UsageError, match=sentence):
+        train(override(TINY_UNET, [f"batch={batch}"]), pairs_folder, tmp_path / "run", say=_silent)
+
+
 def test_another_recipes_run_is_not_resumed(tiny_run: Path, pairs_folder: Path) -> None:
     changed = override(TINY_UNET, ["optimizer.learning_rate=0.01"])
     with pytest.raises(UsageError, match=r"optimizer\.learning_rate = 0\.002, this run has .* 0\.01"):
@@ -156,6 +184,63 @@ def test_a_checkpoint_of_another_model(tiny_run: Path, tmp_path: Path) -> None:
     assert stored_recipe(tmp_path / "x.ckpt") != stored_recipe(tiny_run / "last.ckpt")
     with pytest.raises(ModelError, match="does not fit the model of recipe tiny-unet"):
         load_model(tmp_path / "x.ckpt")
+
+
+def test_a_journal_that_cannot_be_written_is_one_sentence(pairs_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "run/metrics.jsonl").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"run can no longer be written to \(.+\); make room there") as caught:
+        train(TINY_UNET, pairs_folder, tmp_path / "run", say=_silent)
+    assert "\n" not in str(caught.value)
+
+
+SMALL_DISK = ("unshare", "--map-root-user", "--mount", "sh", "-c")
+"""Runs a shell that may mount a disk of its own, seen by nobody else and gone with it."""
+
+ON_A_SMALL_DISK = """
+mount -t tmpfs -o size=$1 tmpfs "$2" || exit 99
+"$3" -c "$4" unet "$5" "$2/run"
+code=$?
+cp "$2/run/last.ckpt" "$6"
+ls "$2/run"
+exit $code
+"""
+
+REPORTS_ERRORS = """
+import sys
+from engines.errors import OutputError
+try:
+    exec(sys.argv.pop())
+except OutputError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_a_run_in_one_sentence_and_it_goes_on_elsewhere(
+    pairs_folder: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    # Two checkpoints and a half: the one that is there, the one being written beside it, not `best.ckpt` besides.
+    room = int(2.5 * (tiny_run / "last.ckpt").stat().st_size)
+    disk, kept = tmp_path / "disk", tmp_path / "kept"
+    disk.mkdir()
+    kept.mkdir()
+    if subprocess.run([*SMALL_DISK, f"mount -t tmpfs tmpfs {disk}"], capture_output=True, check=False).returncode:
+        pytest.skip("this system does not let a test mount a disk of its own")
+    script = REPORTS_ERRORS.replace("sys.argv.pop()", repr(SCRIPT))
+    values = (str(room), str(disk), sys.executable, script, str(pairs_folder), str(kept / "last.ckpt"))
+    done = subprocess.run(
+        [*SMALL_DISK, ON_A_SMALL_DISK, "sh", *values], capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == OutputError.exit_code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "could not be written" in done.stderr
+    assert ".partial" not in done.stdout, "what was begun does not fill the disk for good"
+    step = torch.load(kept / "last.ckpt", weights_only=True)["global_step"]
+    assert 1 <= step < TINY["unet"].steps
+    resumed = train(TINY["unet"], pairs_folder, kept, resume=True, say=_silent)
+    assert torch.load(resumed, weights_only=True)["global_step"] == TINY["unet"].steps
 
 
 def test_a_disk_that_fills_up_leaves_the_checkpoint_before(tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""The page around the sections: templates and style sheet lie beside this file and end up in the one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+if TYPE_CHECKING:
+    from training.report import Section
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(sections: Sequence[Section], now: datetime | None = None) -> str:
+    """The page as text.
+
+    Args:
+        sections: in the order of the page.
+        now: what stands as its date, UTC.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    speeds = [speed for section in sections for speed in section.speeds]
+    return environment.get_template("page.html").render(
+        sections=[(section, section.html(environment)) for section in sections], speeds=speeds,
+        style=(_TEMPLATES / "style.css").read_text(), date=(now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
+    )  # fmt: skip
