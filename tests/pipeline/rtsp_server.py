@@ -171,10 +171,11 @@ def serve(port: int, mounts: dict[str, dict[str, str]]) -> None:
         permissions.add_permission_for_role(role, "media.factory.construct", True)
         factory.set_permissions(permissions)
         if mount["units"] == "undecodable":
-            # JPEG 2000, which FFmpeg takes from no RTP stream.
+            # Pictures under a name that no decoder knows.
+            name = "application/x-rtp,media=video,clock-rate=90000,payload=96,encoding-name=MYSTERY"
             factory.set_launch(
-                "( videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=10/1 "
-                "! openjpegenc ! jpeg2000parse ! rtpj2kpay name=pay0 )"
+                "( videotestsrc is-live=true ! video/x-raw,width=160,height=96,framerate=10/1 ! vp8enc ! rtpvp8pay "
+                f'pt=96 ! capssetter caps="{name}" join=false replace=true name=pay0 )'
             )
         elif mount["units"] == "sound":
             factory.set_launch("( audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay0 )")
