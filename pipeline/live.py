@@ -175,6 +175,11 @@ class LiveSource:
         """What it is doing."""
         return self._connection.state
 
+    @property
+    def reconnects(self) -> int:
+        """How often it has come back."""
+        return self._connection.reconnects
+
     # From any thread ------------------------------------------------------------------------------------------------
     def stop(self) -> None:
         """End: a waiting `next` or `open` returns. Returns at once."""

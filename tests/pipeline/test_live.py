@@ -92,7 +92,7 @@ def until(condition: Callable[[], bool], said: Callable[[], str] = lambda: "") -
 
 def test_a_camera_that_closes_is_connected_anew_on_one_timeline(pieces: list[bytes]) -> None:
     with TcpCamera(pieces) as camera, Watched(camera.url) as watched:
-        watched.until(lambda: watched.source._connection.reconnects >= 2 and len(watched.frames) > 20)
+        watched.until(lambda: watched.source.reconnects >= 2 and len(watched.frames) > 20)
     frames = watched.frames
     assert watched.states[:4] == ["connecting", "streaming", "backing_off", "connecting"]
     assert watched.changes[2].cause == "ended"
@@ -124,7 +124,7 @@ def test_a_camera_that_falls_silent_is_found_out_and_left(pieces: list[bytes]) -
 
     options = LiveOptions(open_timeout=20, read_timeout=1.0, latency_bound=3600, reconnect=QUICK)
     with TcpCamera(pieces, behave=behave, repeat=True) as camera, Watched(camera.url, options) as watched:
-        watched.until(lambda: watched.source._connection.reconnects >= 1)
+        watched.until(lambda: watched.source.reconnects >= 1)
         answer.set()
     stalled = next(c for c in watched.changes if c.state is SourceState.STALLED)
     assert (stalled.cause, stalled.reason) == (
@@ -243,7 +243,7 @@ def test_another_picture_size_after_a_reconnect_is_scaled_to_the_first(pieces: l
     with TcpCamera(list(pieces)) as camera, Watched(camera.url) as watched:
         watched.until_frames(3)
         camera.pieces = large
-        watched.until(lambda: watched.source._connection.reconnects >= 1)
+        watched.until(lambda: watched.source.reconnects >= 1)
         watched.until_frames(5)
     assert {(f.image.width, f.image.height) for f in watched.frames} == {(160, 96)}
 
@@ -324,5 +324,5 @@ def test_a_hundred_reconnects_leave_nothing_behind(pieces: list[bytes]) -> None:
     options = LiveOptions(open_timeout=20, read_timeout=20, latency_bound=3600, reconnect=flapping)
     with TcpCamera(pieces[:12], rate=0) as camera, counted() as grown:
         with Watched(camera.url, options) as watched:
-            watched.until(lambda: watched.source._connection.reconnects >= 100)
+            watched.until(lambda: watched.source.reconnects >= 100)
         until(lambda: grown()[0] <= 0 and grown()[1] <= 0, lambda: str(grown()))
