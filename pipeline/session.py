@@ -306,8 +306,11 @@ class Session:
         return stream, source
 
     def _decoding(self, name: str, config: StreamConfig) -> Decoding:
-        on_cpu = config.decode == "auto" and all(model.device == "cpu" for model in self.config.models)
-        return Decoding(name, "cpu" if on_cpu else config.decode, degraded=self._degraded)
+        devices = [model.device for model in self.config.models]
+        on_cpu = config.decode == "auto" and all(device == "cpu" for device in devices)
+        numbered = (device.partition(":")[2] for device in devices)
+        gpu = next((int(number) for number in numbered if number), 0)  # where the model is that looks at the pictures
+        return Decoding(name, "cpu" if on_cpu else config.decode, gpu, degraded=self._degraded)
 
     def _degraded(self, what: Degraded) -> None:
         """Count what could not be had, and say it once, however many streams go without."""
