@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -13,7 +17,7 @@ import pytest
 
 from engines.errors import OutputError
 from pipeline.encoder import EncodedPicture
-from pipeline.hls import Hls, HlsOptions
+from pipeline.hls import Hls, HlsOptions, hls_file
 from pipeline.output_state import OutputChange, OutputState
 from tests.pipeline.encoded import VIDEO, pictures, until
 
@@ -112,3 +116,68 @@ def test_a_folder_that_vanishes_pauses_it_and_it_goes_on(tmp_path: Path) -> None
     until(lambda: put(25) and hls.playlist.exists())
     hls.end()
     assert hls.join(60)
+
+
+def test_a_server_gives_out_what_is_there_and_nothing_else(tmp_path: Path) -> None:
+    hls = Hls("cam", HlsOptions(tmp_path))
+    write(hls, 60)
+    (tmp_path / "cam" / "mine.mp4").touch()
+    (tmp_path / "secret").touch()
+    kinds = {path.name: hls_file(hls.options, "cam", path.name) for path in hls.folder.iterdir()}
+    assert kinds["index.m3u8"] == (hls.playlist, "application/vnd.apple.mpegurl")
+    assert kinds.pop("mine.mp4") is None
+    assert all(found is not None for found in kinds.values())
+    for name in ("../secret", "nothing.m4s", "20261121T063345-000001.m4s", "", "/etc/passwd", "index.m3u8.tmp"):
+        assert hls_file(hls.options, "cam", name) is None
+
+
+CHROMIUM = shutil.which("chromium")
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    extensions_map = {".m3u8": "application/vnd.apple.mpegurl", ".m4s": "video/mp4", ".mp4": "video/mp4"}  # noqa: RUF012  # as the class has it
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+def test_a_browser_plays_it_while_it_is_written(tmp_path: Path) -> None:
+    """Chromium plays HLS by itself since version 142: no library, nothing from another server."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    hls = Hls("cam", HlsOptions(tmp_path, window=5))
+    hls.begin(VIDEO, lambda: None)
+    stop = threading.Event()
+
+    def write_in_real_time() -> None:
+        began = time.monotonic()
+        for picture in pictures(1_000_000, key_every=25):
+            if stop.wait(max(0.0, began + picture.pts / 90_000 - time.monotonic())):
+                return
+            hls.put(picture, wait=False)
+
+    writer = threading.Thread(target=write_in_real_time, daemon=True)
+    writer.start()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (tmp_path / "page.html").write_text("<video muted autoplay src='cam/index.m3u8'></video>")
+    until(lambda: hls.playlist.exists() and hls.playlist.read_text().count("EXTINF") >= 4)
+    try:
+        with playwright.sync_playwright() as driver:
+            arguments = ["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"]
+            browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+            if int(browser.version.split(".")[0]) < 142:
+                pytest.skip(f"Chromium {browser.version} knows no HLS")
+            page = browser.new_page()
+            page.goto(f"http://127.0.0.1:{server.server_port}/page.html")
+            # More than there was when it opened the playlist: it goes on reading it.
+            page.wait_for_function("document.querySelector('video').currentTime > 6", timeout=180_000)
+            shown = page.evaluate("(v => [v.videoWidth, v.videoHeight])(document.querySelector('video'))")
+            browser.close()
+        assert shown == [VIDEO.width, VIDEO.height]
+    finally:
+        stop.set()
+        server.shutdown()
+        hls.close()
+        assert hls.join(60)
