@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from engines.engine import Precision, Prediction
 from engines.flights import Flights, check_batch
 from engines.loading import Observe
-from engines.openvino import squash
 from engines.spec import ModelSpec, read_spec
+from engines.squash import squash
 from engines.tensorrt import cuda
 from engines.tensorrt.cache import PlanCache
 from engines.tensorrt.lane import Lane, is_on_gpu, tensors_of

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorrt as trt
@@ -25,6 +25,9 @@ from engines.spec import ModelSpec, OutputRole
 from engines.tensorrt import cuda
 from engines.tensorrt.loader import PlanLoader
 from engines.tensorrt.logger import OutOfMemory, TensorRTError, logger
+
+
+Owned = TypeVar("Owned", cuda.Stream, cuda.Event, cuda.DeviceMemory, cuda.PinnedMemory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,7 @@ class Lane:
         with suppress(cuda.CudaError):
             self._closing.close()
 
-    def _own(self, resource: Any) -> Any:
+    def _own(self, resource: Owned) -> Owned:
         self._closing.callback(resource.close)
         return resource
 
