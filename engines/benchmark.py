@@ -28,8 +28,8 @@ import engines
 from engines.bundled import resolve
 from engines.engine import Backend, Precision, Prediction
 from engines.errors import DeviceError, UsageError
-from engines.openvino import precisions_of, squash
 from engines.spec import ModelSpec, read_spec
+from engines.squash import squash
 
 UInt8 = NDArray[np.uint8]
 Rival = Literal["onnxruntime"]
@@ -109,7 +109,7 @@ def benchmark(
     """
     path = resolve(model)
     spec = read_spec(path)
-    every = tuple(precisions) or (precisions_of(path) if device == "cpu" else _precisions_on_gpu(spec))
+    every = tuple(precisions) or (_precisions_on_cpu(path) if device == "cpu" else _precisions_on_gpu(spec))
     sides = [(backend, precision) for backend in backends for precision in every]
     if against is not None and find_spec(against) is None:
         raise UsageError(
@@ -267,6 +267,12 @@ def _work(spec: ModelSpec, frames: Sequence[UInt8], batch: int) -> list[list[UIn
         shape = (count, spec.height, spec.width, 3)
         pictures = list(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
     return [pictures[start : start + batch] for start in range(0, count, batch)]
+
+
+def _precisions_on_cpu(path: Path) -> tuple[Precision, ...]:
+    from engines.openvino import precisions_of  # a machine with a GPU may be without OpenVINO
+
+    return precisions_of(path)
 
 
 def _precisions_on_gpu(spec: ModelSpec) -> tuple[Precision, ...]:

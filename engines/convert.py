@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from engines.engine import Engine, Prediction
 from engines.errors import CheckFailed, SourceError, UsageError
 from engines.lowered import Half, lowered
-from engines.openvino import OpenVINOEngine, squash
+from engines.openvino import OpenVINOEngine
 from engines.quantize import write_model
 from engines.spec import read_spec
+from engines.squash import squash
 
 UInt8 = NDArray[np.uint8]
 

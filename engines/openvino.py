@@ -29,7 +29,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Self
 
-import cv2
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
@@ -38,6 +37,7 @@ from engines.bundled import int8_file
 from engines.engine import Hint, Precision, Prediction
 from engines.errors import ModelError
 from engines.spec import ModelSpec, OutputRole, read_spec
+from engines.squash import squash
 
 
 class OpenVINOEngine:
@@ -201,18 +201,6 @@ def _giving_way(start: Callable[[], tuple[ov.CompiledModel, list[_Slot]]]) -> tu
 def _cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def squash(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resize a whole picture, (h, w, 3) → (height, width, 3), without keeping its aspect.
-
-    By area where it shrinks in both directions (each source pixel counts once: no aliasing), else bilinear.
-    """
-    if image.shape[:2] == (height, width):
-        return image
-    shrinks = image.shape[0] >= height and image.shape[1] >= width
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return np.asarray(resized, dtype=np.uint8)
 
 
 def precisions_of(path: Path) -> tuple[Precision, ...]:

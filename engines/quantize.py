@@ -33,8 +33,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import CheckFailed, ModelError, OutputError, SourceError, UsageError
-from engines.openvino import squash
 from engines.spec import Metric, ModelSpec, embed_spec, read_spec
+from engines.squash import squash
 
 if TYPE_CHECKING:
     import onnx

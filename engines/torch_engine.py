@@ -35,8 +35,8 @@ from engines.errors import DeviceError, ModelError
 from engines.flights import Flights, check_batch
 from engines.loading import Degraded, Observe
 from engines.lowered import lowered
-from engines.openvino import squash
 from engines.spec import ModelSpec, OutputRole, read_spec
+from engines.squash import squash
 from engines.torch_graph import to_torch
 
 log = logging.getLogger(__name__)

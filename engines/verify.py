@@ -18,7 +18,7 @@ from engines.bundled import fp32_file, is_int8_file, resolve
 from engines.classes import IGNORE, ClassInfo
 from engines.engine import Backend, Engine, Precision
 from engines.errors import CheckFailed, ModelError, SourceError
-from engines.openvino import squash
+from engines.squash import squash
 
 UInt8 = NDArray[np.uint8]
 Counts = NDArray[np.int64]

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 import engines
 from engines.engine import Precision, Prediction
 from engines.errors import ModelError
-from engines.openvino import OpenVINOEngine, _choose_precision, squash
+from engines.openvino import OpenVINOEngine, _choose_precision
+from engines.squash import squash
 from tests.engines.tiny_models import HEIGHT, SEGMENTER, WIDTH, bits_model, bits_of, fragile_model, save
 
 Pictures = Callable[[int], list[NDArray[np.uint8]]]
