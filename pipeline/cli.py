@@ -92,6 +92,7 @@ def run(
     preset: Annotated[str | None, typer.Option(help="Of x264: ultrafast to veryslow.")] = None,
     crf: Annotated[float | None, typer.Option(min=0, max=51, help="Quality of the video; less is better.")] = None,
     encoder: Annotated[str | None, typer.Option(help="auto, libx264 or h264_nvenc.")] = None,
+    mcap: Annotated[Path | None, typer.Option(help="Recording of the messages, which Foxglove opens.")] = None,
     anonymize: Annotated[
         bool, typer.Option("--anonymize", help="Blur people and number plates in every picture that leaves.")
     ] = False,
@@ -106,16 +107,18 @@ def run(
         },
         "jsonl": jsonl,
         "summary": summary,
+        "mcap": None if mcap is None else str(mcap),
     }  # fmt: skip
     settings = _configured(config, values)
     if anonymize and settings.anonymize is None:
         settings = _anonymized(settings)
     settings = _with_outputs(settings, to or [], hls, record, events)
     settings = _with_lists(settings, sources or [], model or [], precision, pub or [], push or [], metrics, realtime)
-    files = settings.video.path, settings.jsonl, settings.summary, settings.events
+    files = settings.video.path, settings.jsonl, settings.summary, settings.events, settings.mcap
     if all(f is None for f in files) and not settings.publish and not settings.outputs.any:
         raise UsageError(
-            "nothing would come out: give -o video.mp4, --jsonl, --pub, --push, --to, --hls, --record or --summary"
+            "nothing would come out: "
+            "give -o video.mp4, --jsonl, --mcap, --pub, --push, --to, --hls, --record or --summary"
         )
     from pipeline.console import run_session
 

@@ -126,6 +126,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         outputs: overlaid video for those who watch now: media servers, HLS, recording.
         events: the last seconds of live sources, kept as they came and saved on demand; null for none.
         jsonl: JSON lines out: a file for one stream, a folder for several, `-` for standard output.
+        mcap: a recording of the run's messages, all streams in one file, that opens in Foxglove.
         anonymize: what is blurred in every picture that leaves the process; null for nothing.
         publish: ZeroMQ out, one or more sockets.
         metrics: Prometheus endpoint.
@@ -143,6 +144,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: OutputOptions = OutputOptions()
     events: EventOptions | None = None
     jsonl: str | None = None
+    mcap: Path | None = None
     anonymize: AnonymizeOptions | None = None
     publish: tuple[PublishConfig, ...] = ()
     metrics: MetricsConfig | None = None

@@ -10,6 +10,7 @@ everything but the last second is there. Readers that need the index at the end 
 from __future__ import annotations
 
 import logging
+import secrets
 import struct
 import threading
 import time
@@ -23,7 +24,21 @@ import msgspec
 
 from engines.errors import OutputError, SourceError, UsageError
 from pipeline.foxglove import Views
-from pipeline.messages import PICTURE_PREFIX, PREFIX, Header, HeartbeatMessage, StatusMessage
+from pipeline.frame import Analysis
+from pipeline.messages import (
+    PICTURE_PREFIX,
+    PREFIX,
+    EndMessage,
+    EndReason,
+    Header,
+    HeartbeatMessage,
+    StatusMessage,
+    encode,
+    from_analysis,
+    from_change,
+)
+from pipeline.state import StateChange
+from pipeline.video_writer import partial_name
 
 if TYPE_CHECKING:
     from mcap.records import McapRecord
@@ -81,6 +96,7 @@ class Recorder:
 
     Attributes:
         written: messages written.
+        closed: whether nothing more can be written, be it for a full disk.
 
     Raises:
         OutputError: the file is there already or cannot be opened.
@@ -92,6 +108,7 @@ class Recorder:
     ) -> None:
         self.path = path
         self.written = 0
+        self.closed = False
         self._clock = clock
         self._views = Views() if views else None
         self._lock = threading.Lock()
@@ -124,7 +141,7 @@ class Recorder:
         raw = msgspec.json.encode(_Multipart(parts[1], payload))
         with self._lock:
             if self._file is None:
-                raise ValueError("the recording is closed")
+                raise OutputError(f"{self.path} is closed and takes no more")
             now = self._newest = max(self._clock(), self._newest)
             said = _said_at(header, now)
             try:
@@ -166,7 +183,7 @@ class Recorder:
             try:
                 self._writer.finish()  # type: ignore[no-untyped-call]  # mcap does not say what it returns
                 self._file.close()
-                self._file = None
+                self._file, self.closed = None, True
             except OSError as error:
                 raise self._failed(error) from error
 
@@ -187,11 +204,78 @@ class Recorder:
 
     def _failed(self, error: OSError) -> OutputError:
         """The error to raise; the file is closed as it is, for its buffer can never be written."""
-        file, self._file = self._file, None
+        file, self._file, self.closed = self._file, None, True
         if file is not None:
             with suppress(OSError):
                 file.close()
         return OutputError(f"{self.path} could not be written further: {error.strerror}; what came before is intact")
+
+
+class McapSink:
+    """A sink that records a run itself, without a publisher: the messages that one would send. Shared by all streams.
+
+    Until it is closed the file has a partial name.
+
+    Args:
+        path: the recording.
+
+    Raises:
+        OutputError: the file cannot be written.
+        UsageError: the package `mcap` is not installed.
+    """
+
+    name = "mcap"
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.partial = path, partial_name(path)
+        self._recorder = Recorder(self.partial, overwrite=True)
+        self._run = secrets.token_hex(4)
+        self._next: dict[str, int] = {}
+        self._changes: dict[str, int] = {}
+        self._dropped: dict[str, int] = {}
+        self._open: set[str] = set()
+
+    def consume(self, analysis: Analysis) -> None:
+        """Record an analysis; one thread a stream."""
+        stream = analysis.frame.stream
+        self._open.add(stream)
+        self._dropped[stream] = self._dropped.get(stream, 0) + analysis.dropped_since_last
+        message = from_analysis(analysis, self._numbered(stream), run=self._run)
+        self._recorder.write(message, encode(message, analysis.class_map, analysis.classes))
+
+    def status(self, change: StateChange) -> None:
+        """Record that a source entered a state; one thread."""
+        sequence = self._changes.get(change.stream, 0)
+        self._changes[change.stream] = sequence + 1
+        message = from_change(change, sequence, run=self._run)
+        try:
+            self._recorder.write(message, encode(message))
+        except OutputError as error:
+            log.error("%s", error)  # noqa: TRY400  # the streams' own threads are told by their next analysis
+
+    def end(self, stream: str, reason: EndReason = "complete", dropped: int | None = None) -> None:
+        """Record that a stream is over."""
+        self._open.discard(stream)
+        sequence = self._numbered(stream)
+        known = self._dropped.get(stream, 0) if dropped is None else dropped
+        message = EndMessage(
+            stream=stream, sequence=sequence, run=self._run, frames=sequence, dropped=known, reason=reason
+        )
+        self._recorder.write(message, encode(message))
+
+    def close(self) -> None:
+        """End what has not ended, write the index, and give the file its name. Twice is allowed."""
+        if self._recorder.closed:
+            return
+        for stream in sorted(self._open):
+            self.end(stream, "stopped")
+        self._recorder.close()
+        self.partial.replace(self.path)
+
+    def _numbered(self, stream: str) -> int:
+        sequence = self._next.get(stream, 0)
+        self._next[stream] = sequence + 1
+        return sequence
 
 
 def read_recording(path: Path) -> Iterator[Recorded]:

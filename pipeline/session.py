@@ -40,6 +40,7 @@ from pipeline.output_state import OutputChange, OutputObserver
 from pipeline.outputs import check_outputs, open_outputs
 from pipeline.overlay import OverlayStage
 from pipeline.publish import Publisher
+from pipeline.record import McapSink
 from pipeline.redact import strip_credentials
 from pipeline.runtime import LiveSource, LoadedModel, RunResult, Runtime, Sink, Stage, StreamPlan
 from pipeline.sources import Source, StreamInfo, resolve_source, stream_name
@@ -253,6 +254,8 @@ class Session:
             lines = JsonLines("-", first_sequence={k: s.frame for k, s in starts.items()})
             self._stack.callback(lines.close)
             shared.append(lines)
+        if config.mcap is not None:
+            shared.append(self._mcap_sink(config.mcap))
         if self.view is not None:
             self._stack.callback(self.view.close)
             shared.append(self.view)
@@ -568,6 +571,14 @@ class Session:
         )
         self._stack.callback(publisher.close)
         return publisher
+
+    def _mcap_sink(self, path: Path) -> McapSink:
+        if self._resume:
+            raise UsageError("--resume cannot go on with a recording (mcap); leave it out, or record the messages")
+        _check_writable(path)
+        sink = McapSink(path)
+        self._stack.callback(sink.close)
+        return sink
 
     def _check_anonymity(self) -> None:
         """See, before anything is opened for writing, that what is to be blurred will be."""

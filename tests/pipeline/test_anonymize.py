@@ -103,6 +103,7 @@ def test_boxes_of_other_models_are_covered_in_pixels_of_the_frame() -> None:
     np.testing.assert_array_equal(mask > 0, expected)
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.bool_, st.tuples(st.integers(1, 24), st.integers(1, 6))), st.sampled_from([0.0, 0.25, 0.6, 1.0]))
 def test_the_lower_part_of_a_run_is_as_a_loop_says(mask: np.ndarray, share: float) -> None:
     expected = np.zeros_like(mask)

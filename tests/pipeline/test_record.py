@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -405,3 +405,26 @@ def test_a_publisher_with_pictures_is_recorded_with_them(tmp_path: Path) -> None
         assert process.returncode == 0, said
     kinds = [parts[0].rpartition(b"/")[2] for parts in (message.parts for message in read_recording(path))]
     assert sorted(set(kinds) - {b"heartbeat"}) == [b"analysis", b"end", b"picture"]
+
+
+# A run that records itself --------------------------------------------------------------------------------------------
+
+
+def test_a_run_records_what_a_publisher_would_have_sent(
+    tmp_path: Path, roadlens: Callable[..., Any], segmenter: Path
+) -> None:
+    sources = ["synthetic:?seconds=0.4&width=160&height=96", "synthetic:?seconds=0.2&width=160&height=96&seed=1"]
+    done = roadlens("run", *sources, "--model", segmenter, "--mcap", "drive.mcap")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["drive.mcap"]
+    received = [messages.decode(message.parts) for message in read_recording(tmp_path / "drive.mcap")]
+    analyses = [r for r in received if isinstance(r.header, AnalysisMessage)]
+    assert sorted((r.header.stream, r.header.sequence) for r in analyses) == [
+        *(("synthetic", n) for n in range(10)), *(("synthetic-2", n) for n in range(5)),
+    ]  # fmt: skip
+    assert all(r.class_map is not None for r in analyses)
+    ends = {r.header.stream: r.header for r in received if isinstance(r.header, EndMessage)}
+    assert {stream: (end.sequence, end.reason) for stream, end in ends.items()} == {
+        "synthetic": (10, "complete"), "synthetic-2": (5, "complete"),
+    }  # fmt: skip
+    assert len({r.header.run for r in received}) == 1

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import zmq
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engines.errors import OutputError, SourceError, UsageError
@@ -59,6 +59,7 @@ def test_missed_and_restarts(seen: list[tuple[int, str, int]], missed: list[int]
     assert (tally.received, tally.missed, tally.restarts) == (len(seen), sum(missed), restarts)
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 300), min_size=1))
 def test_received_and_missed_add_up_whatever_is_lost(survivors: set[int]) -> None:
     tally = StreamTally(first=min(survivors))
