@@ -105,6 +105,9 @@ _LONGEST_PAUSE = 1.0
 _LONGEST_WAIT = 5.0
 """Seconds after which to look again, whatever was computed."""
 
+_SAY_AGAIN_SECONDS, _MOST_SAID = 60.0, 16
+"""How long a reason that stands in the log is not repeated, and how many reasons are remembered."""
+
 _NO_CLOCK_BASE = Fraction(1, 90_000)
 
 
@@ -162,13 +165,15 @@ class LiveSource:
         self.line: Timeline | None = None
         self.last_frame_at: float | None = None
         self._observe, self._chance = observe, chance
+        self._bound = self.options.latency_bound
         self._changed = threading.Condition()
         self._connection = Connection()
         self._reader: _Reader | None = None
         self._abandoned: list[_Reader] = []
         self._newest: Frame | None = None
         self._index = 0
-        self._iterating = self._stopped = self._paused = self._said_stuck = False
+        self._iterating = self._stopped = self._paused = self._said_stuck = self._back_to_say = False
+        self._said: dict[str, float] = {}
 
     @property
     def state(self) -> SourceState:
@@ -258,7 +263,8 @@ class LiveSource:
             return None
         line.frame_duration = max(round(1 / rate / line.time_base), 1)
         info = StreamInfo.of(first, line.time_base, rate, None)
-        info.latency_bound = self.options.latency_bound
+        # What FFmpeg holds back no dropping mends: a camera of 5 frames a second would never be seen.
+        self._bound = info.latency_bound = self.options.latency_bound + reader.held_back / float(rate)
         return info
 
     # The watch ------------------------------------------------------------------------------------------------------
@@ -345,15 +351,22 @@ class LiveSource:
             self._said_stuck = False
 
     def _say(self, before: Connection, change: StateChange) -> None:
-        """In the log only what is new: not each of a thousand attempts that fail alike."""
-        if change.state is SourceState.STREAMING and before.seen:
-            log.info("%s: back", self.id)
-        elif change.state is SourceState.STALLED or (
-            change.state is SourceState.BACKING_OFF
-            and (before.state is SourceState.STREAMING or before.reason != change.reason)
-            and before.state is not SourceState.STALLED
-        ):
+        """In the log only what is new: neither each of a thousand attempts that fail alike, nor a camera that flaps."""
+        lost = change.state in {SourceState.STALLED, SourceState.BACKING_OFF}
+        back = change.state is SourceState.STREAMING and before.seen
+        if not lost and not back:
+            return
+        now = self.monotonic()
+        known = now - self._said.get(change.reason, float("-inf")) < _SAY_AGAIN_SECONDS
+        if lost and not known:
+            if len(self._said) > _MOST_SAID:
+                self._said.clear()
+            self._said[change.reason] = now
+            self._back_to_say = True
             log.warning("%s: %s; trying again", self.id, change.reason)
+        elif back and self._back_to_say:
+            self._back_to_say = False
+            log.info("%s: back", self.id)
 
     # From the reader ------------------------------------------------------------------------------------------------
     def take(self, reader: _Reader, frame: Frame) -> bool:
@@ -364,7 +377,7 @@ class LiveSource:
             if self._iterating:
                 frame.index = self._index
                 self._index += 1
-                if self.monotonic() - frame.arrived_at > self.options.latency_bound:
+                if self.monotonic() - frame.arrived_at > self._bound:
                     self.counts.dropped["old"] += 1
                     self._changed.notify_all()
                     return True
@@ -389,6 +402,7 @@ class _Reader(threading.Thread):
     Attributes:
         frames: decoded and handed over.
         first_image: the first of them, as it was handed over.
+        held_back: packets that FFmpeg holds back.
         over: how it ended; None while it runs.
         abandoned: whether nobody waits for it any more.
     """
@@ -397,7 +411,7 @@ class _Reader(threading.Thread):
         super().__init__(name=f"read {source.id}", daemon=True)
         self._source, self._options = source, source.options
         self.began = source.monotonic()
-        self.frames = 0
+        self.frames = self.held_back = 0
         self.first_image: av.VideoFrame | None = None
         self.over: Lost | Over | None = None
         self.abandoned = False
@@ -470,7 +484,8 @@ class _Reader(threading.Thread):
             video = picture_track(container, source.input)
             self._configure(video)
             tracks = self._tracks(container, video)
-            clock = ArrivalClock(0 if self._pace else held_back(container, video))
+            self.held_back = 0 if self._pace else held_back(container, video)
+            clock = ArrivalClock(self.held_back)
             timed = has_clock(container)
             self._packet_at = self._frame_at = source.monotonic()
             self._open = True

@@ -42,7 +42,9 @@ class LiveOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         transport: of RTSP's pictures: `tcp` loses nothing, `udp` waits for nothing.
         open_timeout: seconds a connection may take until it is known what comes.
         read_timeout: seconds without a packet after which the source counts as stalled and is connected anew.
-        latency_bound: seconds; an older picture is dropped rather than analysed or given out.
+        latency_bound: seconds; an older picture is dropped rather than analysed or given out. What FFmpeg must hold
+            back to see where a picture ends (by RTSP one frame, by MPEG-TS two) counts in a picture's age and is
+            allowed on top.
         reconnect: when a lost source is tried again.
         format: FFmpeg's name of the input's format where it cannot be found out, such as `h264` for a pipe.
         ffmpeg: further options for FFmpeg's input, such as `{video_size: 1280x720, input_format: mjpeg}` for V4L2.

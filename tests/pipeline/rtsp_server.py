@@ -36,8 +36,8 @@ def missing() -> str:
     return "" if found.returncode == 0 else "GStreamer's RTSP server is not installed (gir1.2-gst-rtsp-server-1.0)"
 
 
-def write_units(clip: Path, target: Path) -> Path:
-    """The access units of an H.264 clip, for a `Mount`."""
+def write_units(clip: Path, target: Path, rate: float | None = None) -> Path:
+    """The access units of an H.264 clip, for a `Mount`, at the clip's own or another rate."""
     import av
     from av.bitstream import BitStreamFilterContext
 
@@ -53,7 +53,9 @@ def write_units(clip: Path, target: Path) -> Path:
                 shift = 0 if unit.pts is None or unit.dts is None else unit.pts - unit.dts
                 data = bytes(unit)
                 shift_ns = round(shift * video.time_base * 1_000_000_000)
-                out.write(_HEADER.pack(len(data), unit.is_keyframe, shift_ns, float(1 / video.average_rate)) + data)
+                out.write(
+                    _HEADER.pack(len(data), unit.is_keyframe, shift_ns, 1 / (rate or float(video.average_rate))) + data
+                )
     return target
 
 
