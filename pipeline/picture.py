@@ -253,7 +253,7 @@ def network_input(image: av.VideoFrame, height: int, width: int) -> UInt8:
     packed RGB it gives every pair of pixels one chroma and rounds down, 2 levels off on average and a third slower.
     """
     if on_device(image):
-        return network_inputs([image], height, width)[0]
+        return cast("UInt8", network_inputs([image], height, width)[0])
     shrinking = image.width >= 2 * width or image.height >= 2 * height
     small = _scaler(height, width).reformat(
         image,

@@ -677,7 +677,7 @@ class Runtime:
                     continue
                 future = model.engine.submit(images := _images([picked[k][1] for k in chosen], size, model.engine))
                 # Those made just now are nobody's else, and the engine's until it is done.
-                future.add_done_callback(lambda _, _kept=images: None)
+                future.add_done_callback(_holding(images))
                 futures.append(future)
                 for place, k in enumerate(chosen):
                     places[k][model.name] = (future, place)
@@ -899,6 +899,15 @@ def _images(samples: Sequence[Sample], size: tuple[int, int], engine: Engine) ->
     waiting = [sample.frame.image for sample in samples if size not in sample.inputs]
     made = iter(network_inputs(waiting, *size, stay=engine.backend in {"tensorrt", "torch"}))
     return [sample.inputs[size] if size in sample.inputs else next(made) for sample in samples]
+
+
+def _holding(images: list[UInt8]) -> Callable[[object], None]:
+    """A callback for a future: it does nothing, and keeps the images as long as the future may need them."""
+
+    def done(_future: object) -> None:
+        _ = images
+
+    return done
 
 
 def _name(part: Stage | Sink) -> str:

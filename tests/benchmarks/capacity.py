@@ -73,7 +73,8 @@ while True:
 
 @dataclass
 class Measured:
-    """One number of streams: ages in milliseconds, shares from 0 to 1."""
+    """One number of streams: ages in milliseconds, shares from 0 to 1, `cpu` in cores of this process and `busy` in
+    cores of all processes."""
 
     streams: int
     held: bool
@@ -84,8 +85,18 @@ class Measured:
     dropped: float
     silent: int
     cpu: float
+    busy: float
     stages: dict[str, float] = field(default_factory=dict)
     gpu: dict[str, float] = field(default_factory=dict)
+
+
+def busy_seconds() -> float:
+    """CPU seconds that all processes of this machine have used (Linux; elsewhere this one's)."""
+    try:
+        user, nice, system, _idle, _wait, *irq = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:8])
+    except (OSError, ValueError):
+        return time.process_time()
+    return (user + nice + system + sum(irq)) / os.sysconf("SC_CLK_TCK")
 
 
 class Ages:
@@ -213,9 +224,9 @@ def measure(
     runtime.start()
     time.sleep(max(begin - time.monotonic(), 0))
     dropped = {n: sum(c.dropped.values()) for n, c in runtime.counts().items()}
-    wall, cpu = time.monotonic(), time.process_time()
+    wall, cpu, busy = time.monotonic(), time.process_time(), busy_seconds()
     time.sleep(seconds)
-    wall, cpu = time.monotonic() - wall, time.process_time() - cpu
+    wall, cpu, busy = time.monotonic() - wall, time.process_time() - cpu, busy_seconds() - busy
     late = sum(sum(c.dropped.values()) - dropped[n] for n, c in runtime.counts().items())
     taken = [list(sink.ages) for sink in sinks]
     runtime.abort()
@@ -235,7 +246,7 @@ def measure(
     held = p99 <= bound * 1000 and share <= DROPPED_AT_MOST and not silent
     return Measured(
         count, held, frames, frames / wall, float(np.percentile(ages_seen, 50)), p99, share, silent,
-        cpu / wall, stages_used, used,
+        cpu / wall, busy / wall, stages_used, used,
     )  # fmt: skip
 
 
@@ -268,6 +279,8 @@ def limit(over: Measured, cores: int) -> str:
         parts["Python and the rest"] = over.cpu - decoding - engine
         name, share = max(parts.items(), key=lambda item: item[1])
         return f"{name}: the CPU is full ({over.cpu:.1f} of {cores} cores), {share / over.cpu:.0%} of it by this"
+    if over.busy > 0.9 * cores:
+        return f"other processes: they use {over.busy - over.cpu:.1f} of {cores} cores; measure on an idle machine"
     return f"Python: one interpreter lock, with {over.cpu:.1f} of {cores} cores in use and no device full"
 
 
@@ -323,7 +336,8 @@ def main() -> None:
                 print(
                     f"{count:4d} streams {'held    ' if one.held else 'not held'} {one.frames_per_second:7.1f} fps, "
                     f"age p50 {one.age_p50:6.1f} ms p99 {one.age_p99:7.1f} ms, dropped {one.dropped:.1%}, "
-                    f"{one.cpu:.1f} cores" + "".join(f", {k} {v:.0f}" for k, v in one.gpu.items()),
+                    f"{one.cpu:.1f} of {one.busy:.1f} busy cores"
+                    + "".join(f", {k} {v:.0f}" for k, v in one.gpu.items()),
                     flush=True,
                 )
                 return one.held
