@@ -7,8 +7,12 @@ from collections import deque
 _WINDOW = 2.0
 """Seconds after which a delay that does not go away is the way the stream comes, if its reader is not behind."""
 
-_WAITED = 0.002
-"""Seconds that a read takes at least when there was nothing to read yet."""
+_WAITING = 0.5
+"""Share of the time that a reader waits for data when nothing is left over for it; one that is behind never waits."""
+
+_SLOW_CLOCK = 0.1
+"""Seconds by which the delay may grow in a window, and in the next one again, before the timestamps are not believed:
+they run at another speed than time."""
 
 _JUMP = 10.0
 """Seconds between what a timestamp promises and what the clock says beyond which the timestamps began anew."""
@@ -20,7 +24,8 @@ class ArrivalClock:
     The stream's own timestamps say how far apart its packets are; the one that came soonest after its timestamp says
     where on our clock they begin. A packet that comes later than that has waited: in the network, or in the socket
     because nobody read. Its arrival is when it was due. A delay shared by all packets for two seconds while reads had
-    to wait for data (so nothing was left over in the socket) is how the stream comes now, and counts no more.
+    to wait for data (so nothing was left over in the socket) is how the stream comes now, and counts no more. Where it
+    grows on and on, the timestamps run at a wrong speed, and a packet arrives when it is read.
 
     Args:
         held_back: packets that FFmpeg holds back: where only the next packet's beginning shows that one is complete,
@@ -32,7 +37,9 @@ class ArrivalClock:
         self._offset: float | None = None
         self._window_began = 0.0
         self._least_late = 0.0
-        self._reads = self._waits = 0
+        self._waited = 0.0
+        self._grown = 0
+        self._believed = True
 
     def arrived(self, pts: float | None, before: float, now: float) -> float:
         """The arrival of a packet on the monotonic clock, seconds; at most `now`.
@@ -44,7 +51,7 @@ class ArrivalClock:
         """
         self._read_at.append(now)
         here = self._read_at[0]
-        if pts is None:
+        if pts is None or not self._believed:
             return here
         if self._offset is None or abs(here - pts - self._offset) > _JUMP:
             self._begin(here - pts, now)
@@ -54,16 +61,18 @@ class ArrivalClock:
             self._begin(here - pts, now)
             return here
         self._least_late = min(self._least_late, late)
-        self._reads += 1
-        self._waits += now - before > _WAITED
+        self._waited += now - before
         if now - self._window_began > _WINDOW:
-            waits_for_data = self._waits * 2 >= self._reads
-            self._begin(self._offset + (self._least_late if waits_for_data else 0.0), now)
+            waits_for_data = self._waited >= _WAITING * (now - self._window_began)
+            grown = self._least_late if waits_for_data else 0.0
+            self._grown = self._grown + 1 if grown > _SLOW_CLOCK else 0
+            self._believed = self._grown < 2
+            self._begin(self._offset + grown, now)
         return here - late
 
     def _begin(self, offset: float, now: float) -> None:
         self._offset, self._window_began, self._least_late = offset, now, float("inf")
-        self._reads = self._waits = 0
+        self._waited = 0.0
 
 
 class Pace:

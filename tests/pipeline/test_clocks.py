@@ -48,6 +48,14 @@ def test_a_reader_that_stays_behind_is_not_forgiven() -> None:
     assert ages == pytest.approx([1.0] * len(ages))
 
 
+def test_timestamps_that_run_too_slowly_are_not_believed() -> None:
+    clock = ArrivalClock()
+    reads = [(PERIOD * n, 100 + 0.1 * n + 0.001, 100 + 0.1 * (n + 1)) for n in range(150)]
+    ages = [end - arrived for (_, _, end), arrived in zip(reads, play(clock, reads), strict=True)]
+    assert max(ages) > 1
+    assert ages[-40:] == [0] * 40
+
+
 def test_what_ffmpeg_holds_back_counts() -> None:
     arrived = play(ArrivalClock(held_back=1), punctual(5))
     assert arrived[1:] == pytest.approx([100, 100.04, 100.08, 100.12])
