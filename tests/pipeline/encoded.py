@@ -6,11 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import cast
 
 import av
 from av.packet import Packet
-from av.video.codeccontext import VideoCodecContext
 
 from pipeline.encoder import EncodedPicture, EncodedVideo, LiveEncoder, LiveEncoderOptions
 from pipeline.frame import Analysis, Frame, Mode
@@ -45,7 +43,7 @@ VIDEO = EncodedVideo(*SIZE, Fraction(25))
 
 def decoded_levels(packets: list[EncodedPicture]) -> list[tuple[int, float]]:
     """What a player shows: pts and mean level of each picture."""
-    decoder = cast("VideoCodecContext", av.CodecContext.create("h264", "r"))
+    decoder = av.CodecContext.create("h264", "r")
     shown = []
     for picture in [*packets, None]:
         packet = None

@@ -44,7 +44,8 @@ def packets_of(clip: Path, begin: float = 0.0, no_dts: bool = False) -> list[Com
     """The packets of a clip as a live source shows them; the first arrives at `begin` seconds, all in real time."""
     found = []
     with av.open(str(clip)) as container:
-        tracks = {s.index: Track.of(s) for s in (*container.streams.video, *container.streams.audio)}
+        tracks = {s.index: Track.of(s) for s in container.streams.video}
+        tracks |= {s.index: Track.of(s) for s in container.streams.audio}
         for packet in container.demux():
             if packet.pts is None or packet.dts is None or not packet.size:
                 continue
