@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -322,9 +323,14 @@ class Session:
             self._lacking.add((what.wanted, what.lacking))
             log.warning("%s", what.sentence)
 
-    def _count_degraded(self, what: Degraded | Building) -> None:
-        if isinstance(what, Degraded):
-            self.metrics.degraded(what.wanted, what.instead, what.lacking)
+    def _loading(self, model: str, what: Degraded | Building) -> None:
+        if isinstance(what, Building):
+            self.metrics.engine_state(model, "building")
+        else:
+            self._count_degraded(what)
+
+    def _count_degraded(self, what: Degraded) -> None:
+        self.metrics.degraded(what.wanted, what.instead, what.lacking)
 
     def _plan(self, stream: RunningStream, source: Source, start: _Start) -> StreamPlan:
         """The stream's own stages and outputs, opened."""
@@ -533,7 +539,7 @@ class Session:
             self.metrics.engine_state(wanted.model, "loading")
             engine = engines.load(
                 wanted.model, device=wanted.device, precision=wanted.precision, max_batch=batch, hint=hint,
-                observe=self._count_degraded,
+                observe=partial(self._loading, wanted.model),
             )  # fmt: skip
             self._stack.callback(engine.close)
             loaded.append(LoadedModel(engine, wanted.every))

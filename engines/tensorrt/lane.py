@@ -26,7 +26,6 @@ from engines.tensorrt import cuda
 from engines.tensorrt.loader import PlanLoader
 from engines.tensorrt.logger import OutOfMemory, TensorRTError, logger
 
-
 Owned = TypeVar("Owned", cuda.Stream, cuda.Event, cuda.DeviceMemory, cuda.PinnedMemory)
 
 

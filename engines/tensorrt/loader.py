@@ -110,8 +110,13 @@ class PlanLoader:
 
     def _build(self, request: PlanRequest) -> Built:
         name, observe = self.spec.name, self._observe
+        told = 1  # the next tenth to be told
 
         def report(phase: str, fraction: float) -> None:
+            nonlocal told
+            while fraction * 10 >= told:
+                log.info("%s %s: %d %% built (%s)", name, self.precision, told * 10, phase)
+                told += 1
             if observe is not None:
                 observe(Building(name, "tensorrt", phase, fraction))
 

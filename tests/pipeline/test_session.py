@@ -1,0 +1,144 @@
+"""Sessions that serve: streams are opened, replaced and removed while others run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import engines
+from engines.errors import SourceError, UsageError
+from engines.loading import Building, Degraded
+from pipeline.config import Config, ModelConfig, StreamConfig, VideoConfig
+from pipeline.session import Session
+from pipeline.state import SourceState, StateChange
+
+LONG = 60.0
+DRIVE = "synthetic:?seconds=600&width=160&height=90"
+SHORT = "synthetic:?seconds=0.4&width=160&height=90"
+
+Serving = Callable[..., tuple[Session, list[StateChange]]]
+
+
+def until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + LONG
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def serving(segmenter: Path) -> Iterator[Serving]:
+    opened: list[Session] = []
+
+    def make(*streams: StreamConfig, **options: Any) -> tuple[Session, list[StateChange]]:
+        said: list[StateChange] = []
+        config = Config(streams=streams, models=(ModelConfig(str(segmenter)),), **options)
+        opened.append(Session(config, serving=True, observers=[said.append]))
+        opened[-1].start()
+        return opened[-1], said
+
+    yield make
+    for session in opened:
+        session.close()
+
+
+def test_a_stream_that_cannot_be_opened_keeps_nobody_else_from_being_served(serving: Serving) -> None:
+    session, said = serving(StreamConfig("nowhere.mp4", "bad"), StreamConfig(SHORT, "good"))
+    assert session.streams["bad"].change.state is SourceState.FAILED
+    assert "does not exist" in session.streams["bad"].change.reason
+    until(lambda: session.streams["good"].change.state is SourceState.ENDED)
+    session.remove_stream("bad")
+    assert list(session.streams) == ["good"]
+    until(lambda: said[-1].reason == "removed")
+    states = [c.state.value for c in said if c.stream == "good"]
+    assert states == ["connecting", "streaming", "ended"]
+
+
+def test_a_stream_that_comes_again_writes_over_nothing(serving: Serving, tmp_path: Path) -> None:
+    session, _ = serving(video=VideoConfig(path=tmp_path), jsonl=str(tmp_path))
+    for _ in range(2):
+        session.add_stream(StreamConfig(SHORT, "a"))
+        until(lambda: session.streams["a"].change.state is SourceState.ENDED)
+        session.remove_stream("a")
+    session.add_stream(StreamConfig(DRIVE, "a"))
+    until(lambda: session.runtime.counts()["a"].emitted > 2)
+    session.remove_stream("a")
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["a-2.jsonl", "a-2.mp4", "a-3.jsonl", "a-3.mp4", "a.jsonl", "a.mp4"]
+    assert [s.counts.decoded == s.counts.emitted for s in session.runtime.result().streams] == [True] * 3
+
+
+def test_a_replacement_that_cannot_be_opened_leaves_the_old_one_running(serving: Serving) -> None:
+    session, _ = serving(StreamConfig(DRIVE, "a"))
+    old = session.streams["a"]
+    with pytest.raises(SourceError, match="does not exist"):
+        session.replace_stream("a", StreamConfig("nowhere.mp4"))
+    assert session.streams["a"] is old
+    before = session.runtime.counts()["a"].emitted
+    until(lambda: session.runtime.counts()["a"].emitted > before)
+    session.replace_stream("a", StreamConfig(SHORT))
+    until(lambda: session.streams["a"].change.state is SourceState.ENDED)
+    assert len(session.runtime.result().streams) == 2
+
+
+def test_ids_are_made_and_kept_apart(serving: Serving) -> None:
+    session, _ = serving()
+    names = [session.add_stream(StreamConfig(DRIVE)).id for _ in range(3)]
+    assert names == ["synthetic", "synthetic-2", "synthetic-3"]
+    with pytest.raises(UsageError, match="'synthetic' is in use"):
+        session.add_stream(StreamConfig(DRIVE, "synthetic"))
+    with pytest.raises(UsageError, match="no stream 'b'"):
+        session.remove_stream("b")
+
+
+def test_a_camera_that_is_away_is_there_with_its_state_and_goes_when_told(serving: Serving) -> None:
+    session, said = serving()
+    began = time.monotonic()
+    session.add_stream(StreamConfig("rtsp://user:secret@127.0.0.1:9/live", "cam"))
+    assert time.monotonic() - began < 5, "nobody waits for it"
+    until(lambda: any(c.state in {SourceState.BACKING_OFF, SourceState.FAILED} for c in said))
+    session.remove_stream("cam")
+    assert "secret" not in repr(said)
+    assert not session.streams
+
+
+def test_nothing_is_drawn_while_nobody_watches(serving: Serving) -> None:
+    session, _ = serving(StreamConfig(DRIVE, "a"))
+    until(lambda: session.runtime.counts()["a"].emitted > 3)
+    view, overlay = session.view, session.streams["a"].overlay
+    assert view is not None
+    assert overlay is not None
+    assert not overlay.wanted()
+    with view.watch("a") as viewer:
+        assert overlay.wanted()
+        assert viewer.next(LONG) is not None
+    assert not overlay.wanted()
+
+
+def test_while_an_engine_is_built_the_metrics_say_so(segmenter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states: list[float | None] = []
+    load = engines.load
+
+    def slow(*arguments: Any, observe: Any, **options: Any) -> Any:
+        observe(Building("bits", "tensorrt", "Timing", 0.5))
+        registry = observe.func.__self__.metrics.registry  # the session is still being made
+        labels = {"model": str(segmenter), "state": "building"}
+        states.append(registry.get_sample_value("roadlens_engine_state", labels))
+        observe(Degraded("bits", "tensorrt", "torch", "memory", "there is no room"))
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(engines, "load", slow)
+    session = Session(Config(models=(ModelConfig(str(segmenter), device="cpu"),)), serving=True)
+    try:
+        value = session.metrics.registry.get_sample_value
+        assert states == [1.0]
+        assert value("roadlens_engine_state", {"model": "bits", "state": "ready"}) == 1.0
+        assert value("roadlens_engine_state", {"model": str(segmenter), "state": "building"}) is None
+        degraded = {"wanted": "tensorrt", "instead": "torch", "lacking": "memory"}
+        assert value("roadlens_degraded_total", degraded) == 1.0
+    finally:
+        session.close()
