@@ -120,9 +120,9 @@ class AnonymizeStage:
         while len(self._seen) > 1 and time - self._seen[0][0] > self._options.hold:
             self._seen.popleft()
         for _, earlier in self._seen:
-            if earlier.shape != mask.shape:
-                earlier = cv2.resize(earlier, mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
-            cv2.bitwise_or(covered, earlier, dst=covered)
+            same = earlier.shape == mask.shape
+            fitting = earlier if same else cv2.resize(earlier, mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
+            cv2.bitwise_or(covered, fitting, dst=covered)
         self._seen.append((time, mask))
         return covered
 
@@ -230,7 +230,7 @@ def blurred(image: av.VideoFrame, mask: UInt8, blocks: int = 8) -> av.VideoFrame
                 max(1, int(size[0] * image.width / columns / block)),
                 max(1, int(size[1] * image.height / rows / block)),
             )
-            means = cv2.resize(original[place], few, interpolation=cv2.INTER_AREA)
+            means = np.asarray(cv2.resize(original[place], few, interpolation=cv2.INTER_AREA), np.uint8)
             covering = cv2.resize((means & 0xF0) | 8, size, interpolation=cv2.INTER_LINEAR)
             cv2.copyTo(covering, cv2.resize(inside, size, interpolation=cv2.INTER_NEAREST), target[place])
     return result
