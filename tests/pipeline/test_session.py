@@ -13,6 +13,7 @@ import engines
 from engines.errors import SourceError, UsageError
 from engines.loading import Building, Degraded
 from pipeline.config import Config, ModelConfig, StreamConfig, VideoConfig
+from pipeline.metrics import Metrics
 from pipeline.session import Session
 from pipeline.state import SourceState, StateChange
 
@@ -121,20 +122,18 @@ def test_nothing_is_drawn_while_nobody_watches(serving: Serving) -> None:
 
 def test_while_an_engine_is_built_the_metrics_say_so(segmenter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states: list[float | None] = []
-    load = engines.load
+    metrics, load = Metrics(), engines.load
+    value = metrics.registry.get_sample_value
 
     def slow(*arguments: Any, observe: Any, **options: Any) -> Any:
         observe(Building("bits", "tensorrt", "Timing", 0.5))
-        registry = observe.func.__self__.metrics.registry  # the session is still being made
-        labels = {"model": str(segmenter), "state": "building"}
-        states.append(registry.get_sample_value("roadlens_engine_state", labels))
+        states.append(value("roadlens_engine_state", {"model": str(segmenter), "state": "building"}))
         observe(Degraded("bits", "tensorrt", "torch", "memory", "there is no room"))
         return load(*arguments, **options)
 
     monkeypatch.setattr(engines, "load", slow)
-    session = Session(Config(models=(ModelConfig(str(segmenter), device="cpu"),)), serving=True)
+    session = Session(Config(models=(ModelConfig(str(segmenter), device="cpu"),)), metrics=metrics, serving=True)
     try:
-        value = session.metrics.registry.get_sample_value
         assert states == [1.0]
         assert value("roadlens_engine_state", {"model": "bits", "state": "ready"}) == 1.0
         assert value("roadlens_engine_state", {"model": str(segmenter), "state": "building"}) is None
