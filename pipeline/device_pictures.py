@@ -12,7 +12,15 @@ import av
 
 from engines.cuda import nv12
 from engines.cuda.nv12 import Nv12
+from engines.loading import Degraded
 from pipeline.picture import Colorimetry, copy_properties
+
+OutOfMemory = nv12.OutOfMemory
+
+
+def no_room(what: str) -> Degraded:
+    """What is said where the GPU has no room for a step, named by a noun."""
+    return Degraded("", what, "cpu", "memory", f"The GPU has no room for {what}; the CPU does it meanwhile.")
 
 
 def borrowed(image: av.VideoFrame) -> Nv12:

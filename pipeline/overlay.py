@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.classes import ClassInfo
+from engines.loading import Degraded
 from pipeline.frame import Analysis, Box
 from pipeline.picture import CHROMA_SHIFT, Colorimetry, copy_properties, on_host, plane, stays_on_device
 
@@ -181,6 +182,9 @@ class Overlay:
         style: what to draw.
         classes: the segmenter's label set; class ids index it.
         colorimetry: how the stream's YUV is to be read; colours are converted with it once.
+
+    Attributes:
+        degraded: told where a GPU had no room and the CPU drew.
     """
 
     def __init__(self, style: OverlayStyle, classes: Sequence[ClassInfo], colorimetry: Colorimetry) -> None:
@@ -197,6 +201,7 @@ class Overlay:
         self._colors = {info.name: colorimetry.yuv(_vivid(info.color)) for info in self.classes}
         self._things = [info for info in self.classes if info.thing and info.name not in hidden]
         self._black, self._white = colorimetry.yuv((16, 16, 16))[0], colorimetry.yuv((255, 255, 255))[0]
+        self.degraded: Callable[[Degraded], None] = lambda _what: None
         self._ink: _InkCanvas | None = None
         self._palette: Palette | None = None
 
@@ -209,9 +214,11 @@ class Overlay:
         if stays_on_device(source):
             from pipeline import device_pictures  # torch
 
-            return device_pictures.downloaded(
-                self.draw_nv12(device_pictures.borrowed(source), analysis, heads_up), source
-            )
+            try:
+                drawn = self.draw_nv12(device_pictures.borrowed(source), analysis, heads_up)
+                return device_pictures.downloaded(drawn, source)
+            except device_pictures.OutOfMemory:
+                self.degraded(device_pictures.no_room("overlays"))
         source = on_host(source)
         result = av.VideoFrame(source.width, source.height, source.format.name)
         copy_properties(source, result)
@@ -339,12 +346,14 @@ class OverlayStage:
 
     Attributes:
         wanted: whether anybody looks; asked before every frame, and while nobody does, nothing is drawn.
+        degraded: told where a GPU had no room and the CPU drew.
     """
 
     name = "overlay"
 
     def __init__(self, style: OverlayStyle, interval: float = 0.04) -> None:
         self.wanted: Callable[[], bool] = lambda: True
+        self.degraded: Callable[[Degraded], None] = lambda _what: None
         self._style, self._interval = style, interval
         self._overlay: Overlay | None = None
         self._before: float | None = None
@@ -364,6 +373,7 @@ class OverlayStage:
             return analysis
         if self._overlay is None or self._overlay.style is not self._style:
             self._overlay = Overlay(self._style, analysis.classes, Colorimetry.of(analysis.frame.image))
+            self._overlay.degraded = self.degraded
         analysis.picture = self._overlay.draw(analysis, self._heads_up(analysis) if self._style.heads_up else "")
         return analysis
 

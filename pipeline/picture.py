@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
+
+from engines.loading import Degraded
 
 UInt8 = NDArray[np.uint8]
 
@@ -268,17 +270,28 @@ def network_input(image: av.VideoFrame, height: int, width: int) -> UInt8:
     return cast("UInt8", cv2.merge([red, green, blue]))
 
 
-def network_inputs(images: Sequence[av.VideoFrame], height: int, width: int, stay: bool = False) -> list[Any]:
+def network_inputs(
+    images: Sequence[av.VideoFrame],
+    height: int,
+    width: int,
+    stay: bool = False,
+    degraded: Callable[[Degraded], None] = lambda _what: None,
+) -> list[Any]:
     """`network_input` of several pictures; those in GPU memory are all converted in one launch.
 
-    Where they may `stay`, their inputs lie in GPU memory, too: as PyTorch's tensors of the same shape and type.
+    Where they may `stay`, their inputs lie in GPU memory, too: as PyTorch's tensors of the same shape and type. Where
+    the GPU has no room they are made on the CPU, and `degraded` is told.
     """
     device = [image for image in images if stays_on_device(image)]
     if not device:
         return [network_input(on_host(image), height, width) for image in images]
     from pipeline import device_pictures  # torch
 
-    made = iter(device_pictures.network_inputs(device, height, width, stay))
+    try:
+        made = iter(device_pictures.network_inputs(device, height, width, stay))
+    except device_pictures.OutOfMemory:
+        degraded(device_pictures.no_room("model inputs"))
+        return [network_input(on_host(image), height, width) for image in images]
     return [next(made) if stays_on_device(image) else network_input(on_host(image), height, width) for image in images]
 
 

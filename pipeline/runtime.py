@@ -27,6 +27,7 @@ from typing import Protocol, runtime_checkable
 
 from engines.engine import Engine, Prediction
 from engines.errors import RoadlensError, UsageError
+from engines.loading import Degraded
 from pipeline.batching import ArrivalRate, batch_room, batch_window, round_robin
 from pipeline.frame import Analysis, Frame
 from pipeline.fuse import FuseOptions, Fuser
@@ -260,6 +261,7 @@ class Runtime:
         idle: keep running when all streams are over, until it is stopped: for a server, to which streams are added.
         observe: told the state changes of the streams whose sources do not say them; from any thread, and must not
             wait.
+        degraded: told where a GPU had no room for model inputs and the CPU made them.
 
     Example:
         >>> runtime = Runtime([plan], [LoadedModel(engine)])  # doctest: +SKIP
@@ -278,12 +280,13 @@ class Runtime:
         *,
         idle: bool = False,
         observe: Callable[[StateChange], None] = lambda _change: None,
+        degraded: Callable[[Degraded], None] = lambda _what: None,
     ) -> None:
         self._models = list(models)
         self._fuse = fuse or FuseOptions()
         self._metrics = metrics
         self._monotonic = monotonic
-        self._idle, self._observe = idle, observe
+        self._idle, self._observe, self._degraded = idle, observe, degraded
         self._ready = threading.Condition()
         self._counting = threading.Lock()
         self._known: dict[str, _Stream] = {}
@@ -675,7 +678,7 @@ class Runtime:
                 chosen = [k for k, (_, s) in enumerate(picked) if s.frame.index % model.every == 0]
                 if not chosen:
                     continue
-                future = model.engine.submit(images := _images([picked[k][1] for k in chosen], size, model.engine))
+                future = model.engine.submit(images := self._images([picked[k][1] for k in chosen], size, model.engine))
                 # Those made just now are nobody's else, and the engine's until it is done.
                 future.add_done_callback(_holding(images))
                 futures.append(future)
@@ -692,6 +695,14 @@ class Runtime:
             if self._metrics:
                 self._metrics.queue_depth(stream.plan.source.id, "slot", len(stream.slot))
                 self._metrics.queue_depth(stream.plan.source.id, "emit", stream.in_flight)
+
+    def _images(self, samples: Sequence[Sample], size: tuple[int, int], engine: Engine) -> list[UInt8]:
+        """The model inputs of a batch; those that were not made while decoding are made here, and stay in GPU memory
+        for an engine of a GPU."""
+        waiting = [sample.frame.image for sample in samples if size not in sample.inputs]
+        stay = engine.backend in {"tensorrt", "torch"}
+        made = iter(network_inputs(waiting, *size, stay, self._degraded))
+        return [sample.inputs[size] if size in sample.inputs else next(made) for sample in samples]
 
     def _engine_done(self, submitted: float, count: int) -> None:
         now = time.perf_counter()
@@ -891,14 +902,6 @@ def _added(one: dict[str, StageTime], other: dict[str, StageTime]) -> dict[str, 
         name: StageTime(a.calls + b.calls, a.wall + b.wall, a.cpu + b.cpu)
         for name, a, b in ((name, one.get(name, none), other.get(name, none)) for name in names)
     }
-
-
-def _images(samples: Sequence[Sample], size: tuple[int, int], engine: Engine) -> list[UInt8]:
-    """The model inputs of a batch; those that were not made while decoding are made here, and stay in GPU memory for
-    an engine of a GPU."""
-    waiting = [sample.frame.image for sample in samples if size not in sample.inputs]
-    made = iter(network_inputs(waiting, *size, stay=engine.backend in {"tensorrt", "torch"}))
-    return [sample.inputs[size] if size in sample.inputs else next(made) for sample in samples]
 
 
 def _holding(images: list[UInt8]) -> Callable[[object], None]:

@@ -273,7 +273,7 @@ class Session:
             self.plans.append(self._plan(stream, source, start))
         fuse = FuseOptions(config.boxes, config.tracking, config.min_score)
         self._runtime = Runtime(
-            self.plans, self.models, fuse, self.metrics, idle=self._serving, observe=self.tell
+            self.plans, self.models, fuse, self.metrics, idle=self._serving, observe=self.tell, degraded=self._degraded
         )  # fmt: skip
         self._stack.callback(self._runtime.close)
 
@@ -343,6 +343,7 @@ class Session:
             stages.insert(0, AnonymizeStage(self.config.anonymize, segmenter))  # before anybody can look
         if self.view is not None or self.config.video.path is not None or self.config.outputs.any:
             stream.overlay = OverlayStage(self.config.overlay, float(1 / info.rate))
+            stream.overlay.degraded = self._degraded
             if self.view is not None and self.config.video.path is None and not self.config.outputs.any:
                 view = self.view
                 stream.overlay.wanted = lambda: view.viewers(stream.id) > 0

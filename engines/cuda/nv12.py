@@ -33,6 +33,9 @@ TILE_BYTES = TILE * TILE * 11 // 4
 _LUMA_WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}
 """Kr and Kb of ITU-R BT.601-7, BT.709-6 and BT.2020-2."""
 
+OutOfMemory = torch.OutOfMemoryError
+"""What the functions here raise where the GPU has no room."""
+
 _BLOCK, _INTERPRETED_BLOCK = 256, 4096
 """Pixels a program of the kernels works on; interpreted, a program costs the same however many they are."""
 

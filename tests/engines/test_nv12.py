@@ -109,7 +109,7 @@ def expected_blend(
 # Model inputs -------------------------------------------------------------------------------------------------------
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 targets = st.tuples(st.integers(3, 24), st.integers(3, 24))
-FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @FEW

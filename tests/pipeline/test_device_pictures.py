@@ -15,10 +15,13 @@ from engines.classes import CITYSCAPES_CLASSES  # noqa: E402  # torch may be abs
 from engines.cuda.probe import lacking  # noqa: E402
 from engines.loading import Degraded  # noqa: E402
 from pipeline import device_pictures  # noqa: E402
+from pipeline import overlay as overlay_module  # noqa: E402
+from pipeline import picture as picture_module  # noqa: E402
+from pipeline import runtime as runtime_module  # noqa: E402
 from pipeline.config import Config, StreamConfig  # noqa: E402
 from pipeline.decoding import Decoding, without_nvdec  # noqa: E402
 from pipeline.frame import Analysis, Box, Frame  # noqa: E402
-from pipeline.overlay import Overlay, OverlayStyle  # noqa: E402
+from pipeline.overlay import Overlay, OverlayStage, OverlayStyle  # noqa: E402
 from pipeline.picture import (  # noqa: E402
     Colorimetry,
     network_input,
@@ -28,11 +31,13 @@ from pipeline.picture import (  # noqa: E402
     pixel_format,
     plane,
 )
+from pipeline.runtime import LoadedModel, Runtime, StreamPlan  # noqa: E402
 from pipeline.session import Session  # noqa: E402
 from pipeline.sources import ClipSource  # noqa: E402
 from tests.footage import write_clip  # noqa: E402
 from tests.pipeline.fake_analysis import areas  # noqa: E402
 from tests.pipeline.pictures import noise, planes  # noqa: E402
+from tests.pipeline.scripted_engine import ScriptedEngine  # noqa: E402
 
 EVERYTHING = OverlayStyle(opacity=0.45, outlines=True, boxes=True, legend=True, heads_up=True, hide=("sky",))
 BOXES = (
@@ -110,6 +115,60 @@ def test_pictures_in_host_memory_take_the_cpus_way():
     assert on_host(images[0]) is images[0]
     for image, own in zip(images, network_inputs(images, 32, 32), strict=True):
         assert np.array_equal(own, network_input(image, 32, 32))
+
+
+# The whole way, NV12 in host memory being taken for pictures in a GPU's ----------------------------------------------
+def analyses(path: Path, told: list[Degraded]) -> list[Analysis]:
+    kept: list[Analysis] = []
+
+    class Keep:
+        def consume(self, analysis: Analysis) -> None:
+            kept.append(analysis)
+
+    source, stage = ClipSource("drive", [path]), OverlayStage(EVERYTHING)
+    stage.degraded = told.append
+    plan = StreamPlan(source, source.open(), [stage], [Keep()])
+    runtime = Runtime([plan], [LoadedModel(ScriptedEngine())], degraded=told.append)
+    runtime.start()
+    assert runtime.wait(60)
+    assert runtime.result().error is None
+    return kept
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_the_way_through_the_kernels_gives_the_analyses_and_pictures_of_the_cpus_way(tmp_path, monkeypatch, room):
+    path = tmp_path / "drive.nut"
+    write_clip(path, frames=6, size=(320, 180), codec="rawvideo", pix_fmt="nv12")
+    told: list[Degraded] = []
+    wanted = analyses(path, told)
+    assert not told
+    for module in (picture_module, runtime_module):
+        monkeypatch.setattr(module, "on_device", lambda image: image.format.name == "nv12")
+    if not room:
+
+        def full(*_: object) -> None:
+            raise device_pictures.OutOfMemory("CUDA out of memory")
+
+        monkeypatch.setattr(picture_module, "on_host", lambda image: image)  # there is no other memory here
+        monkeypatch.setattr(overlay_module, "on_host", lambda image: image)
+        monkeypatch.setattr(device_pictures.nv12, "blended", full)
+        monkeypatch.setattr(device_pictures.nv12, "network_inputs", full)
+        cpu = picture_module.network_input
+        monkeypatch.setattr(picture_module, "network_input", lambda image, *size: on_cpu(cpu, image, *size))
+    found = analyses(path, told)
+    assert [a.frame.pts for a in found] == [a.frame.pts for a in wanted]
+    for one, other in zip(found, wanted, strict=True):
+        assert (one.class_map != other.class_map).mean() < 0.02  # at the edges, a level decides
+        for a, b in zip(planes(one.picture), planes(other.picture), strict=True):
+            assert np.abs(a.astype(int) - b).mean() < 1
+    assert {what.wanted for what in told} == (set() if room else {"model inputs", "overlays"})
+
+
+def on_cpu(network_input, image: av.VideoFrame, height: int, width: int):
+    """FFmpeg's scaler, whatever the picture is taken for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(picture_module, "on_device", lambda _image: False)
+        return network_input(image, height, width)
 
 
 # What is lacking ----------------------------------------------------------------------------------------------------
