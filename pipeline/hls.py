@@ -1,6 +1,6 @@
 """HLS on disk: short fragmented-MP4 segments and a playlist over a sliding window, for any web server to serve.
 
-With segments of a second a browser is about three seconds behind. Who needs less takes the live view.
+A player is a few segments, that is seconds, behind. Who needs less takes the live view.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ from urllib.parse import urlsplit
 import msgspec
 
 from engines.errors import OutputError
+from pipeline import push_process
 from pipeline.encoder import EncodedPicture, EncodedVideo
 from pipeline.output_state import OutputChange, OutputObserver, OutputState
 from pipeline.picture_queue import PictureQueue
-from pipeline.push_process import HEAD
 from pipeline.redact import strip_credentials
 
 log = logging.getLogger(__name__)
@@ -173,7 +173,8 @@ class Push:
     def _connection(self, picture: EncodedPicture) -> str | None:
         """Send from `picture` on; why it came to an end, or None at the end of the stream."""
         with subprocess.Popen(
-            [sys.executable, "-m", "pipeline.push_process"],
+            # By its path and without the working folder: what lies there may be called as a module of ours is.
+            [sys.executable, "-P", push_process.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -195,7 +196,7 @@ class Push:
         data = self._hello.encode() + b"\n"
         while not self._closed.is_set():
             if item is not None:
-                data += HEAD.pack(item.pts, item.duration, item.key, len(item.data)) + item.data
+                data += push_process.HEAD.pack(item.pts, item.duration, item.key, len(item.data)) + item.data
                 reason = self._write(process, words, data, patience)
                 if reason is not None:
                     return reason
