@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ torch = pytest.importorskip("torch")
 import engines  # noqa: E402  # torch may be absent
 from engines.errors import DeviceError, ModelError  # noqa: E402
 from engines.loading import Degraded  # noqa: E402
-from engines.openvino import OpenVINOEngine  # noqa: E402
 from engines.torch_engine import TorchEngine, _choose_precision, batch_ladder, find_device  # noqa: E402
 from tests.engines.tiny_models import (  # noqa: E402
     CONV,
@@ -136,6 +136,7 @@ def test_tensors_of_the_device_are_taken_where_they_are(segmenter: Path, picture
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_real_arithmetic_agrees_with_openvino(conv: Path, device: str, precision: Any) -> None:
     """fp32 to the pixel but for ties; half precision differs where two classes are as good as equal."""
+    OpenVINOEngine = pytest.importorskip("engines.openvino").OpenVINOEngine  # noqa: N806
     images = list(np.random.default_rng(3).integers(0, 256, (3, CONV.height, CONV.width, 3), dtype=np.uint8))
     with OpenVINOEngine(conv, precision="fp32") as reference:
         expected = np.stack([p.class_map for p in reference.submit(images).result() if p.class_map is not None])
@@ -313,11 +314,12 @@ def test_a_gpu_agrees_with_the_cpu_on_the_bundled_model(precision: Any) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no NVIDIA GPU that this torch can use")
     from engines.bundled import resolve
-    from training.export import check_pictures
+    from pipeline.scene import SyntheticScene
 
     path = resolve("cityscapes-unet")
     with TorchEngine(path, device="cpu", precision=precision) as cpu, TorchEngine(path, precision=precision) as gpu:
-        images = list(check_pictures(3, cpu.spec.height, cpu.spec.width))
+        scene = SyntheticScene(cpu.spec.width, cpu.spec.height, Fraction(1))
+        images = [scene.frame(index)[0] for index in range(3)]
         maps = [
             np.stack([p.class_map for p in engine.submit(images).result() if p.class_map is not None])
             for engine in (cpu, gpu)
