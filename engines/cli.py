@@ -83,7 +83,7 @@ def verify(
         Path | None, typer.Option(help="Folder with images/ and labels/ (grey PNGs of class ids, 255 ignored).")
     ] = None,
     min_agreement: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Least share of equal pixels (0.98 with --footage).")
+        float | None, typer.Option(min=0, max=1, help="Least share of equal pixels (0.97 with --footage).")
     ] = None,
     max_miou_drop: Annotated[
         float | None, typer.Option(help="Most points of mean IoU that may be lost (1.0 with --labels).")
@@ -115,7 +115,8 @@ def verify(
     else:
         print_verification(result)
     if labels is None:
-        check(result, 0.98 if min_agreement is None else min_agreement)
+        # Files whose mIoU is within 0.2 points of fp32's on labelled pictures agree on 97.4 to 97.9 % of a motorway's.
+        check(result, 0.97 if min_agreement is None else min_agreement)
     else:
         check(result, min_agreement, 1.0 if max_miou_drop is None else max_miou_drop)
 
