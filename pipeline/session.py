@@ -470,8 +470,9 @@ class Session:
         """
         stream = self._forget(self._stream(name))
         ran = name in self.runtime.counts()
-        if not ran and isinstance(stream.source, LiveSource):
-            stream.source.stop()
+        source = stream.source
+        if not ran and source is not None and isinstance(source, LiveSource):
+            source.stop()
         stuck = ran and self.runtime.remove(name).not_stopped
         if not stuck:  # what a thread still works with is left to it
             stream.resources.close()

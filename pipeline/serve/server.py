@@ -103,7 +103,7 @@ def _server(config: Config, access: Access) -> tuple[uvicorn.Server, socket.sock
     listening = _listen(config.serve)
     service = Service(config)
     settings = uvicorn.Config(
-        Guard(create_app(service, access), access),  # type: ignore[arg-type]  # starlette's own types are narrower
+        Guard(create_app(service, access), access),
         log_config=None, access_log=False, lifespan="off", server_header=False, proxy_headers=False,
         timeout_graceful_shutdown=1, limit_concurrency=512, ws_max_size=4096, ws_per_message_deflate=False,
     )  # fmt: skip

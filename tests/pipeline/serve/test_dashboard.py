@@ -53,7 +53,9 @@ def server(segmenter: Path) -> Iterator[Server]:
 @pytest.fixture
 def page(browser: Browser, server: Server) -> Iterator[Page]:
     errors: list[str] = []
-    context = browser.new_context(viewport={"width": 1280, "height": 860}, color_scheme="light")
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 860}, color_scheme="light", reduced_motion="reduce"
+    )
     made = context.new_page()
     made.set_default_timeout(LONG)
     made.on("pageerror", lambda error: errors.append(str(error)))
