@@ -137,17 +137,19 @@ class Profile:
     kinds: dict[str, float]
 
 
-def profile_step(step: Callable[[], None], batch: int) -> Profile:
-    """Profile one step, behind one that warms up."""
+def profile_steps(step: Callable[[], None], steps: int, batch: int) -> Profile:
+    """Profile some steps, behind one that warms up."""
     step()
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as found:
-        step()
+        for _ in range(steps):
+            step()
+    pictures = steps * batch
     parts, kinds = {}, defaultdict[str, float](float)
     for event in found.key_averages(group_by_input_shape=True):
         if event.key.startswith("part: "):
-            parts[event.key.removeprefix("part: ")] = event.cpu_time_total / 1000 / batch
+            parts[event.key.removeprefix("part: ")] = event.cpu_time_total / 1000 / pictures
         else:
-            kinds[kind_of(event.key, event.input_shapes)] += event.self_cpu_time_total / 1000 / batch
+            kinds[kind_of(event.key, event.input_shapes)] += event.self_cpu_time_total / 1000 / pictures
     return Profile(parts, dict(kinds))
 
 
@@ -216,8 +218,8 @@ def main() -> None:
             rates["ours"].append(our_rate(recipe, data, arguments.steps))
         torch.set_num_threads(arguments.threads)
         profiles = {
-            "naive": profile_step(make_step(recipe, NAIVE, views), arguments.batch),
-            "ours": profile_step(make_step(recipe, ALL, views), arguments.batch),
+            "naive": profile_steps(make_step(recipe, NAIVE, views), arguments.steps, arguments.batch),
+            "ours": profile_steps(make_step(recipe, ALL, views), arguments.steps, arguments.batch),
         }
     print(
         f"{recipe.name}, batch {arguments.batch}, {recipe.width}×{recipe.height}, {arguments.threads} threads, "
@@ -227,7 +229,7 @@ def main() -> None:
     for name, found in rates.items():
         ratio = statistics.median(rate / naive for rate, naive in zip(found, rates["naive"], strict=True))
         print(f"| {name} | {statistics.median(found):.1f} | {ratio:.2f} |")
-    print("\nOne step of each under the profiler; `ours` with its views made within the step, not ahead of it.")
+    print("\nEach under the profiler, by itself; `ours` with its views made within the step, not ahead of it.")
     print_table("part of a step", {name: found.parts for name, found in profiles.items()})
     print_table("kind of layer", {name: found.kinds for name, found in profiles.items()})
 

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 import training.report.charts
+from engines.bundled import int8_file, resolve
 from engines.classes import CITYSCAPES_CLASSES
 from engines.errors import ModelError, OutputError, RoadlensError, UsageError
 from tests.engines.tiny_models import LOCALIZER, corners_model, save
 from tests.training.test_cli import call
-from training.checkpoint import load_model
 from training.evaluation import Evaluation, Interval
+from training.models import build_model
+from training.recipe import read_recipe
 from training.report import BEGIN, END, Section, insert_table, measure, table, write_page
 from training.report.charts import Line, Mark, axis, line_chart, scatter_chart
 from training.report.runs import read_run
@@ -108,16 +110,14 @@ def test_what_is_not_a_run(content: str | None, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_parameters_are_those_the_file_computes_with(tiny_run: Path, tiny_export: Path) -> None:
-    model, _ = load_model(tiny_run / "last.ckpt")
+def test_parameters_are_those_the_file_computes_with() -> None:
+    model = build_model(read_recipe("cityscapes-unet").model, 19)
     # Folding a batch norm (scale and shift) into the convolution before it leaves a bias.
     folded = sum(m.num_features for m in model.modules() if isinstance(m, nn.BatchNorm2d))
-    assert count_parameters(tiny_export) == sum(p.numel() for p in model.parameters()) - folded
+    assert count_parameters(resolve("cityscapes-unet")) == sum(p.numel() for p in model.parameters()) - folded
 
 
 def test_a_quantised_file_is_counted_through_its_scales() -> None:
-    from engines.bundled import int8_file, resolve
-
     plain = resolve("cityscapes-unet")
     assert count_parameters(int8_file(plain)) == pytest.approx(count_parameters(plain), rel=0.01)
 
@@ -288,6 +288,11 @@ def test_the_readme_gets_the_table_and_keeps_the_rest(sections: list[Section], t
     rows = [line for line in once.splitlines() if line.startswith("|")]
     assert len({row.count("|") for row in rows}) == 1
     assert "tiny-unet" in rows[2]
+
+
+def test_our_own_readme_has_a_place_for_the_table() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    assert 0 < text.find(BEGIN) < text.find(END)
 
 
 @pytest.mark.parametrize("content", [None, "# x\n", f"{BEGIN}\n", f"{END}\n{BEGIN}\n"])
