@@ -33,6 +33,7 @@ from pipeline.messages import (
     Header,
     HeartbeatMessage,
     StatusMessage,
+    decode_header,
     encode,
     from_analysis,
     from_change,
@@ -131,7 +132,7 @@ class Recorder:
         """Write a message.
 
         Args:
-            header: what it says.
+            header: the second of the parts, decoded: what views are made of.
             parts: topic, header and payload as they came.
 
         Raises:
@@ -241,7 +242,8 @@ class McapSink:
         self._open.add(stream)
         self._dropped[stream] = self._dropped.get(stream, 0) + analysis.dropped_since_last
         message = from_analysis(analysis, self._numbered(stream), run=self._run)
-        self._recorder.write(message, encode(message, analysis.class_map, analysis.classes))
+        parts = encode(message, analysis.class_map, analysis.classes)
+        self._recorder.write(decode_header(parts[1]), parts)
 
     def status(self, change: StateChange) -> None:
         """Record that a source entered a state; one thread."""

@@ -73,15 +73,16 @@ def one_of_each() -> list[tuple[messages.Header, list[bytes]]]:
     )
     picture = messages.picture_of(analysis(2), 2, (32, 18), run="c0ffee")
     end = EndMessage(stream="drive", sequence=3, frames=3, dropped=0, reason="complete")
-    return [
-        (status, messages.encode(status)),
-        (seen[0], messages.encode(seen[0], areas(), CITYSCAPES_CLASSES)),
-        (seen[1], messages.encode(seen[1], areas(), CITYSCAPES_CLASSES, header="json", mask="rle")),
-        (picture, [*messages.encode(picture), JPEG]),
-        (seen[2], messages.encode(seen[2])),
-        (heartbeat, messages.encode(heartbeat, header="json")),
-        (end, messages.encode(end)),
+    sent = [
+        messages.encode(status),
+        messages.encode(seen[0], areas(), CITYSCAPES_CLASSES),
+        messages.encode(seen[1], areas(), CITYSCAPES_CLASSES, header="json", mask="rle"),
+        [*messages.encode(picture), JPEG],
+        messages.encode(seen[2]),
+        messages.encode(heartbeat, header="json"),
+        messages.encode(end),
     ]
+    return [(messages.decode_header(parts[1]), parts) for parts in sent]
 
 
 def written(path: Path, **options: Any) -> list[tuple[bytes, ...]]:
@@ -428,3 +429,6 @@ def test_a_run_records_what_a_publisher_would_have_sent(
         "synthetic": (10, "complete"), "synthetic-2": (5, "complete"),
     }  # fmt: skip
     assert len({r.header.run for r in received}) == 1
+    with (tmp_path / "drive.mcap").open("rb") as file:
+        shown = {channel.topic for _, channel, _ in make_reader(file).iter_messages()}
+    assert {"/synthetic/mask", "/synthetic-2/boxes"} <= shown
