@@ -397,7 +397,9 @@ class ICudaEngine:
     def device_memory_size_v2(self) -> int:
         return state.scratch * int(self._profile[2][0])
 
-    def create_execution_context(self, strategy: Any = ExecutionContextAllocationStrategy.STATIC) -> Any:
+    def create_execution_context(
+        self, strategy: Any = ExecutionContextAllocationStrategy.STATIC, runtime_config: Any = None
+    ) -> Any:
         if strategy != ExecutionContextAllocationStrategy.USER_MANAGED:
             cuda.state.violations.append("a context with memory of its own")
         return IExecutionContext(self)
