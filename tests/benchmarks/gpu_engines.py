@@ -184,7 +184,7 @@ def main() -> int:
         rows.append(row)
         size = f"{row['width']}×{row['height']}"
         figures = (
-            row["skipped"] if "skipped" in row
+            f"  {row['skipped']}" if "skipped" in row
             else f"{row['latency_ms']:9.2f}{row['latency_p95_ms']:9.2f}{row['throughput']:12.0f}"
         )  # fmt: skip
         print(f"{row['engine']:22}{size:>10}{row['batch']:>6}{figures}", flush=True)

@@ -19,9 +19,11 @@ from onnx import TensorProto, helper
 torch = pytest.importorskip("torch")
 
 import engines  # noqa: E402  # torch may be absent
+from engines import bundled  # noqa: E402
 from engines.errors import DeviceError, ModelError  # noqa: E402
 from engines.loading import Degraded  # noqa: E402
 from engines.torch_engine import TorchEngine, _choose_precision, batch_ladder, find_device  # noqa: E402
+from pipeline.scene import SyntheticScene  # noqa: E402
 from tests.engines.tiny_models import (  # noqa: E402
     CONV,
     HEIGHT,
@@ -146,6 +148,24 @@ def test_real_arithmetic_agrees_with_openvino(conv: Path, device: str, precision
             found = np.stack([p.class_map for p in engine.submit(images[:count]).result(60) if p.class_map is not None])
             agreement = (found == expected[:count]).mean()
             assert agreement >= {"fp32": 0.999, "fp16": 0.99, "bf16": 0.95}[precision]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", bundled.names())
+def test_bundled_models_agree_with_openvino_in_fp32(name: str) -> None:
+    OpenVINOEngine = pytest.importorskip("engines.openvino").OpenVINOEngine  # noqa: N806
+    path = bundled.resolve(name)
+    with OpenVINOEngine(path, precision="fp32") as reference, TorchEngine(path, device="cpu") as engine:
+        scene = SyntheticScene(engine.spec.width, engine.spec.height, Fraction(1))
+        images = [scene.frame(index)[0] for index in range(3)]
+        for count in (1, 3):
+            pairs = zip(reference.submit(images[:count]).result(), engine.submit(images[:count]).result(), strict=True)
+            for expected, found in pairs:
+                if expected.class_map is not None:
+                    assert (found.class_map == expected.class_map).mean() >= 0.999
+                else:
+                    np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-4)
+                    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
 
 
 def test_auto_is_fp32_on_the_cpu_where_it_is_the_reference(conv: Path) -> None:
@@ -313,10 +333,7 @@ def test_a_batch_that_the_gpu_has_no_room_for_becomes_smaller(conv: Path) -> Non
 def test_a_gpu_agrees_with_the_cpu_on_the_bundled_model(precision: Any) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no NVIDIA GPU that this torch can use")
-    from engines.bundled import resolve
-    from pipeline.scene import SyntheticScene
-
-    path = resolve("cityscapes-unet")
+    path = bundled.resolve("cityscapes-unet")
     with TorchEngine(path, device="cpu", precision=precision) as cpu, TorchEngine(path, precision=precision) as gpu:
         scene = SyntheticScene(cpu.spec.width, cpu.spec.height, Fraction(1))
         images = [scene.frame(index)[0] for index in range(3)]
