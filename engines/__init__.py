@@ -146,9 +146,17 @@ def _load(
         )
     if find_spec("torch") is None:
         raise DeviceError("PyTorch is not installed here; install it with pip install 'roadlens[gpu]'.", "library")
-    from engines.torch_engine import TorchEngine
+    try:
+        from engines.torch_engine import TorchEngine
+    except (ImportError, OSError) as error:  # its wheel is there, and a library that it loads is not
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DeviceError(
+            f"PyTorch cannot be used here ({reason}); install it with pip install 'roadlens[gpu]'.", "library"
+        ) from None
 
-    return TorchEngine(path, device=device, precision=precision, max_batch=max_batch, in_flight=in_flight)
+    return TorchEngine(
+        path, device=device, precision=precision, max_batch=max_batch, in_flight=in_flight, observe=observe
+    )
 
 
 def _find_gpu(device: Device) -> None:

@@ -80,7 +80,7 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME[:EVERY]", help="Bundled name or .onnx; :3 looks at every third frame. Repeatable."),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or int8.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 (GPU), bf16 or int8.")] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play the files as if they were cameras.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run was killed.")] = False,
     opacity: Annotated[float | None, typer.Option(min=0, max=1, help="Of the class colours.")] = None,
@@ -151,7 +151,7 @@ def serve(
     ] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play the files as if they were cameras.")] = False,
     model: Annotated[list[str] | None, typer.Option(metavar="NAME[:EVERY]", help="Bundled name or .onnx.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or int8.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 (GPU), bf16 or int8.")] = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
 ) -> None:
     """Serve the dashboard and the control API: streams are added, watched and removed while others run."""

@@ -191,3 +191,18 @@ def test_the_cache_folder_is_the_users_to_choose(model: Path, doubles: Doubles, 
     run("build", model, "--precision", "fp32", "--cache", tmp_path / "elsewhere")
     assert len(PlanCache(tmp_path / "elsewhere").entries()) == 1
     assert not (tmp_path / "cache").exists()
+
+
+def test_pytorch_by_name_and_a_pytorch_that_is_broken(
+    model: Path, pictures: Pictures, doubles: Doubles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    seen: list[Any] = []
+    engine = engines.load(model, "cpu", "fp32", backend="torch", observe=seen.append)
+    (image,) = pictures(1)
+    np.testing.assert_array_equal(engine(image).class_map, bits_of(image))
+    engine.close()
+    assert (engine.backend, seen) == ("torch", [])
+    monkeypatch.setitem(sys.modules, "engines.torch_engine", None)
+    with pytest.raises(DeviceError, match="PyTorch cannot be used here"):
+        engines.load(model, "cuda")
