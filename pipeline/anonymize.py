@@ -5,8 +5,12 @@ what is not in the analysis cannot leak. It is the first of the stages; one's ow
 
 A covered region is averaged over blocks that are large beside it (an eighth of it: a head is about one block, a plate
 less than one high), the averages are rounded to sixteen levels, and the blocks are blended into each other. Rounding is
-what keeps many pictures of one person in motion from being added up to a sharp one. It is as good as the segmenter: a
-person it does not see at all stays visible. Therefore regions are widened, and last for a while after they were seen.
+what keeps many pictures of one person in motion from being added up to a sharp one.
+
+It is as good as the segmenter: a person it does not see at all stays visible. Therefore regions are widened, and last
+for a while after they were seen. 200 validation pairs of Cityscapes, cityscapes-unet, single pictures: of 553 people
+(the smallest of 12 pixels in 256×256) 86 % were covered whole (more than 95 % of them) and 92 % by half or more, with
+18 % of the picture blurred; at a margin of 0.02 77 %, 90 % and 14 %; without any 35 %, 72 % and 7 %.
 """
 
 from __future__ import annotations
@@ -52,7 +56,7 @@ class AnonymizeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     people: tuple[str, ...] = ("person", "rider")
     vehicles: tuple[str, ...] = ("car", "truck", "bus", "motorcycle")
     plate_share: Share = 0.6
-    margin: Annotated[float, msgspec.Meta(ge=0, le=0.25)] = 0.02
+    margin: Annotated[float, msgspec.Meta(ge=0, le=0.25)] = 0.03
     hold: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.2
     blocks: Annotated[int, msgspec.Meta(ge=1, le=16)] = 8
 
