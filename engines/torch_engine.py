@@ -79,7 +79,7 @@ class TorchEngine:
             max_batch: most pictures a request.
             in_flight: requests computed or waiting at once.
             compiled: whether Inductor fuses the graph; without a compiler on the machine the engine does without, and
-                says so.
+                says so. Only batches of 1 and of `max_batch` are captured then, smaller ones are a part of those.
             observe: is told what could not be had.
 
         Raises:
@@ -110,7 +110,13 @@ class TorchEngine:
         self.max_batch: int = _fit(network, max_batch, self.device, degraded)
         lanes = [_make_lane(network, self.max_batch) for _ in range(in_flight)]
         self._kinds = (np.uint8, torch.uint8)
-        self._flights = Flights(lanes, f"torch-{self.spec.name}", network.close)
+
+        def end() -> None:
+            for lane in lanes:
+                lane.release()
+            network.close()
+
+        self._flights = Flights(lanes, f"torch-{self.spec.name}", end)
 
     def submit(self, images: Sequence[NDArray[np.uint8] | Tensor]) -> Future[list[Prediction]]:
         check_batch(images, self.spec, self.max_batch, self._kinds)
@@ -180,6 +186,7 @@ class _Network:
         compiled: bool, degraded: Any,
     ) -> None:  # fmt: skip
         self.spec, self.device, self.roles = spec, device, roles
+        self._compiled = compiled
         self._eager: Any = module
         self._run: Any = torch.compile(module, dynamic=False, fullgraph=True) if compiled else module
         self._degraded = degraded
@@ -206,8 +213,10 @@ class _Network:
     def capture(self, max_batch: int) -> None:
         """Make the graphs, the largest first: the smaller ones then find their memory in the pool."""
         self._captured.clear()
+        torch.cuda.empty_cache()
         self._pool = torch.cuda.graph_pool_handle()
-        for batch in batch_ladder(max_batch):
+        # Inductor takes a minute for each size.
+        for batch in sorted({1, max_batch}, reverse=True) if self._compiled else batch_ladder(max_batch):
             self._captured[batch] = self._capture(batch)
 
     def _capture(self, batch: int) -> tuple[torch.cuda.CUDAGraph | None, Tensor, dict[OutputRole, Tensor]]:
@@ -221,6 +230,8 @@ class _Network:
                 for _ in range(_WARM_UPS):
                     outputs = self.compute(images)
             self.stream.synchronize()
+            del outputs
+            torch.cuda.empty_cache()  # while a graph is captured nothing can be given back to make room
             graph = torch.cuda.CUDAGraph()
             try:
                 # Other threads, decoders among them, go on using CUDA meanwhile.
@@ -228,9 +239,9 @@ class _Network:
                     graph, pool=self._pool, stream=self.stream, capture_error_mode="thread_local"
                 ):  # fmt: skip
                     outputs = self.compute(images)
-            except torch.OutOfMemoryError:
-                raise
             except RuntimeError as error:
+                if isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error):
+                    raise torch.OutOfMemoryError(str(error)) from None
                 self._degraded(
                     "cuda graph", "calls", "capture",
                     f"{self.spec.name} cannot be captured as a CUDA graph ({_first_line(error)}); it is run call by "
@@ -278,7 +289,6 @@ def _fit(network: _Network, max_batch: int, device: str, degraded: Any) -> int:
             network.capture(max_batch)
             break
         except torch.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
             name = network.spec.name
             if max_batch == 1:
                 raise DeviceError(
@@ -307,6 +317,10 @@ class _HostLane:
     def results(self, count: int) -> dict[OutputRole, NDArray[Any]]:
         outputs = self._network.compute(self._images[:count])
         return {role: np.array(output.numpy()) for role, output in outputs.items()}
+
+    def release(self) -> None:
+        """Free the memory; nothing may be in flight."""
+        del self._images, self._network
 
 
 class _DeviceLane:
@@ -355,6 +369,10 @@ class _DeviceLane:
     def results(self, count: int) -> dict[OutputRole, NDArray[Any]]:
         self._done.synchronize()
         return {role: np.array(output[:count].numpy()) for role, output in self._down.items()}
+
+    def release(self) -> None:
+        """Free the memory on both sides; nothing may be in flight."""
+        del self._up, self._images, self._outputs, self._down, self._network
 
 
 def _make_lane(network: _Network, max_batch: int) -> _HostLane | _DeviceLane:

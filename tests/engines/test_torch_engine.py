@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -242,6 +243,28 @@ def test_closing_waits_for_what_is_in_flight_and_may_be_repeated(
     engine.close()
     with pytest.raises(RuntimeError, match="closed"):
         engine.submit(pictures(1))
+
+
+def test_closing_frees_the_memory(segmenter: Path, device: str) -> None:
+    engine = TorchEngine(segmenter, device=device, precision="fp32")
+    lanes = [engine._flights._free.get() for _ in range(engine.in_flight)]
+    memory = [weakref.ref(lane._images) for lane in lanes]  # type: ignore[attr-defined]  # of either kind
+    engine.close()
+    gc.collect()
+    assert [reference() for reference in memory] == [None] * engine.in_flight
+
+
+@pytest.mark.slow
+def test_inductor_gives_the_same_or_is_done_without(conv: Path) -> None:
+    """Whether there is a compiler on this machine or not."""
+    images = [np.random.default_rng(3).integers(0, 256, (CONV.height, CONV.width, 3), dtype=np.uint8)]
+    told: list[Any] = []
+    maps = []
+    for compiled in (False, True):
+        with TorchEngine(conv, device="cpu", max_batch=1, compiled=compiled, observe=told.append) as engine:
+            maps.append(engine.submit(images).result(280)[0].class_map)
+    assert (maps[0] == maps[1]).mean() >= 0.999
+    assert [type(each).__name__ + each.lacking for each in told] in ([], ["Degradedcompiler"])
 
 
 def test_a_forgotten_engine_ends_its_thread(segmenter: Path, pictures: Pictures) -> None:
