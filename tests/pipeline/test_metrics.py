@@ -19,12 +19,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engines.errors import OutputError
 from pipeline.metrics import Metrics
+from pipeline.output_state import OutputChange, OutputState
 from pipeline.state import SourceState, StateChange
 
 Labels = dict[str, str]
 
 LOST = StateChange("a", SourceState.BACKING_OFF, "nobody listens", "refused")
 BACK = StateChange("a", SourceState.STREAMING, "", "refused", reconnects=1)
+GONE = OutputChange("a", "rtsp", OutputState.BACKING_OFF, "the server refuses the connection")
+GOING = OutputChange("a", "rtsp", OutputState.RUNNING)
 
 
 def scrape(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -81,6 +84,13 @@ def scrape(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], flo
             1,
         ),
         (
+            lambda m: m.output_dropped("a", "rtsp", "slow", 3), "roadlens_output_dropped_total",
+            {"stream": "a", "output": "rtsp", "reason": "slow"}, 6,
+        ),
+        (lambda m: m.output(GONE), "roadlens_output_failures_total", {"stream": "a", "output": "rtsp"}, 2),
+        (lambda m: m.output(GONE), "roadlens_output_running", {"stream": "a", "output": "rtsp"}, 0),
+        (lambda m: m.output(GOING), "roadlens_output_running", {"stream": "a", "output": "rtsp"}, 1),
+        (
             lambda m: m.encoder("a", "libx264"), "roadlens_encoder_info", {"stream": "a", "encoder": "libx264"}, 1,
         ),
     ],
@@ -109,6 +119,13 @@ def test_all_that_is_promised_is_there_and_documented() -> None:
         "roadlens_engine_info": "gauge",
         "roadlens_engine_state": "gauge",
         "roadlens_encoder_info": "gauge",
+        "roadlens_degraded": "counter",
+        "roadlens_stream_state": "gauge",
+        "roadlens_source_failures": "counter",
+        "roadlens_source_reconnects": "counter",
+        "roadlens_output_running": "gauge",
+        "roadlens_output_failures": "counter",
+        "roadlens_output_dropped": "counter",
     }
     assert all(family.documentation for family in families.values())
 
