@@ -499,6 +499,9 @@ class _Reader(threading.Thread):
                     raise _Abandoned
                 if packet is None or not packet.size:
                     return  # what the decoder still holds is old
+                if now - before >= self._options.read_timeout:
+                    # An interrupted read hands out what FFmpeg's parser held back, and only the next one fails.
+                    raise Fault(*_fields(_silent(source.address, self._options.read_timeout)))
                 if packet.stream_index != video.index:
                     self._tap(packet, tracks, now, source.wall_clock())
                     continue
