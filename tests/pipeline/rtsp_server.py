@@ -96,7 +96,7 @@ class RtspServer:
         mounts = {path: asdict(mount) for path, mount in self.mounts.items()}
         self._process = subprocess.Popen(
             [SYSTEM_PYTHON, __file__, str(self.port), json.dumps(mounts, default=str)],
-            stdout=subprocess.PIPE, text=True, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -107,6 +107,8 @@ class RtspServer:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            if self._process.stdin is not None:
+                self._process.stdin.close()
             if self._process.stdout is not None:
                 self._process.stdout.close()
             self._process = None
@@ -191,6 +193,8 @@ def serve(port: int, mounts: dict[str, dict[str, str]]) -> None:
     server.set_auth(auth)
     if server.attach(None) == 0:
         raise SystemExit(f"port {port} cannot be bound")
+    # It ends with whoever started it, however that ended.
+    threading.Thread(target=lambda: os._exit(bool(sys.stdin.read())), daemon=True).start()
     print("ready", flush=True)
     GLib.MainLoop().run()
 
