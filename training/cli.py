@@ -146,7 +146,7 @@ def export(
 
 
 def report(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="Bundled names, .onnx files or checkpoints.")],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Bundled names, .onnx files or checkpoints.")],
     data: DataFolder,
     split: Annotated[Literal["val", "dev", "fit", "train"], typer.Option(help="dev: the part of train set aside.")] = (
         "val"
