@@ -824,11 +824,11 @@ class Runtime:
             self._fail(stream, error)
         if self._gives_up(stream) and stream.error is None:
             stream.reason = "stopped"
+        if stream.error is None:  # before the sinks' end, behind which nobody may be reading
+            self._say(stream, SourceState.ENDED, "" if stream.reason == "complete" else stream.reason)
         for sink in stream.plan.sinks:
             if isinstance(sink, EndingSink):
                 sink.end(stream.plan.source.id, stream.reason, sum(counts.dropped.values()))
-        if stream.error is None:
-            self._say(stream, SourceState.ENDED, "" if stream.reason == "complete" else stream.reason)
 
     def _gives_up(self, stream: _Stream) -> bool:
         """Whether what is under way of a stream shall be dropped."""

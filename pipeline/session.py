@@ -67,7 +67,7 @@ class StatusSink(Protocol):
     """A sink that also wants to know what the sources are doing."""
 
     def status(self, change: StateChange) -> None:
-        """A source entered a state; called from one thread of the session's, which it may hold up."""
+        """A source entered a state; called from any thread, and must not wait."""
         ...
 
 
@@ -223,6 +223,7 @@ class Session:
         self._stack = ExitStack()
         self._changing = threading.Lock()
         self._states: _States | None = None
+        self._shared: list[Sink] = []
         self._runtime: Runtime | None = None
         try:
             self._open()
@@ -261,7 +262,7 @@ class Session:
             self._stack.callback(self.view.close)
             shared.append(self.view)
         self._shared = shared
-        self._states = _States([*self._observers, *(s.status for s in shared if isinstance(s, StatusSink))])
+        self._states = _States(self._observers)
         self._stack.callback(self._states.close)
         for stream, source in opened:
             start = starts[stream.id]
@@ -370,6 +371,10 @@ class Session:
             if stream.output is not None:
                 stream.output.status(change)
         self.metrics.state(change)
+        # At once, so that a stream's last state goes out before its end does.
+        for sink in self._shared:
+            if isinstance(sink, StatusSink):
+                sink.status(change)
         if self._states is not None:
             self._states.put(change)
 
