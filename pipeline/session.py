@@ -67,7 +67,7 @@ class StatusSink(Protocol):
     """A sink that also wants to know what the sources are doing."""
 
     def status(self, change: StateChange) -> None:
-        """A source entered a state; called from any thread, and must not wait."""
+        """A source entered a state; from any thread, one at a time. Must not wait."""
         ...
 
 
@@ -221,7 +221,7 @@ class Session:
         self._lacking: set[tuple[str, str]] = set()
         self._serving, self._observers, self._output_observers = serving, tuple(observers), tuple(output_observers)
         self._stack = ExitStack()
-        self._changing = threading.Lock()
+        self._changing, self._telling = threading.Lock(), threading.Lock()
         self._states: _States | None = None
         self._shared: list[Sink] = []
         self._runtime: Runtime | None = None
@@ -372,9 +372,10 @@ class Session:
                 stream.output.status(change)
         self.metrics.state(change)
         # At once, so that a stream's last state goes out before its end does.
-        for sink in self._shared:
-            if isinstance(sink, StatusSink):
-                sink.status(change)
+        with self._telling:
+            for sink in self._shared:
+                if isinstance(sink, StatusSink):
+                    sink.status(change)
         if self._states is not None:
             self._states.put(change)
 
