@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any
 
 import av
 import pytest
+import zmq
 
 from pipeline.messages import AnalysisMessage
 from pipeline.subscriber import Subscriber
@@ -179,7 +181,7 @@ def test_metrics_can_be_scraped_while_it_runs(tmp_path: Path, drive: Path, segme
 
 
 # Stopping -----------------------------------------------------------------------------------------------------------
-def start_long_run(tmp_path: Path, segmenter: Path, *extra: str) -> subprocess.Popen[str]:
+def start_long_run(tmp_path: Path, segmenter: Path, *extra: str, frames: int = 150) -> subprocess.Popen[str]:
     """A run of ten minutes of synthetic footage, returned once it has written some frames."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.cli", "run", "synthetic:?seconds=600&width=160&height=96", "--model",
@@ -187,8 +189,9 @@ def start_long_run(tmp_path: Path, segmenter: Path, *extra: str) -> subprocess.P
         cwd=ROOT, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     lines, deadline = tmp_path / "o.partial.jsonl", time.monotonic() + 60
-    while (not lines.exists() or lines.read_bytes().count(b"\n") < 150) and time.monotonic() < deadline:
+    while not lines.exists() or lines.read_bytes().count(b"\n") < frames:
         assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "60 s and not as many frames as wanted"
         time.sleep(0.02)
     return process
 
@@ -208,13 +211,24 @@ def test_one_signal_finishes_the_files(tmp_path: Path, segmenter: Path, number: 
 
 
 def test_a_second_signal_stops_at_once_and_what_is_written_plays(tmp_path: Path, segmenter: Path) -> None:
-    process = start_long_run(tmp_path, segmenter, "--push", f"tcp://127.0.0.1:{free_port()}")
-    process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
-    if process.poll() is None:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    with zmq.Context() as context, context.socket(zmq.PULL) as reader:
+        # Who reads a while and then no more makes the run stand still: one signal waits for readers, a second does not.
+        reader.rcvhwm = 1
+        reader.connect(address)
+        take = threading.Thread(target=lambda: [reader.recv_multipart() for _ in range(60)])
+        take.start()
+        process = start_long_run(tmp_path, segmenter, "--push", address, frames=50)
+        take.join()
         process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+        time.sleep(0.3)
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
+    (video,) = tmp_path.glob("*.mp4")
+    assert times(video) == [Fraction(i, 25) for i in range(len(times(video)))]
+    assert len(times(video)) >= 25
 
 
 @pytest.mark.parametrize("how", ["kill -9", "Ctrl-C"])
@@ -250,7 +264,7 @@ def test_an_interrupted_run_goes_on_without_doubling_or_losing_a_frame(
         (["empty.mp4"], 3, r"empty\.mp4 is empty \(0 bytes\)"),
         (["text.mp4"], 3, r"text\.mp4 cannot be opened: not a video file"),
         (["sound.m4a"], 3, r"sound\.m4a has no video track"),
-        (["rtsp://user:secret@host/cam"], 3, r"rtsp:// streams are not read yet"),
+        (["rtsp://user:secret@host/cam"], 3, r"rtsp://host/cam cannot be reached"),
         (["nothing*.mp4"], 3, r"no file matches"),
         (["synthetic:?widht=4"], 2, r"widht.*did you mean 'width'"),
         (["good.mp4", "--model", "cityscapes-unett"], 4, r"cityscapes-unett"),
