@@ -294,6 +294,9 @@ class Runtime:
         self._removed: list[StreamResult] = []
         self._removed_stages: dict[str, StageTime] = {}
         self._stuck: list[_Stream] = []
+        # No method of its own: a runtime that its own clocks know would keep its sources and encoders, with their
+        # threads and memory, until the garbage collector comes by.
+        self._observe_stage: Callable[[str, float], None] = metrics.stage if metrics else lambda _stage, _seconds: None
         self._batch_clock = StageClock(self._observe_stage)
         self._max_batch = min((m.engine.max_batch for m in models), default=8)
         in_flight = max(1, min((m.engine.in_flight for m in models), default=8))
@@ -311,10 +314,6 @@ class Runtime:
         self._seconds = self._cpu_seconds = 0.0
         for plan in streams:
             self.add(plan)
-
-    def _observe_stage(self, stage: str, seconds: float) -> None:
-        if self._metrics:
-            self._metrics.stage(stage, seconds)
 
     # Start, stop, wait ----------------------------------------------------------------------------------------------
     def start(self) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -61,6 +63,20 @@ def run(
         counts = stream.counts
         assert counts.decoded == counts.emitted + sum(counts.dropped.values())
     return result
+
+
+@pytest.mark.parametrize("metrics", [None, Metrics()])
+def test_a_run_that_is_over_lets_go_of_its_outputs_without_the_garbage_collector(metrics: Metrics | None) -> None:
+    sink = Collect()
+    gone = weakref.ref(sink)
+    gc.disable()
+    try:
+        with engine() as model:
+            run([ScriptedSource("s", 3)], [sink], model, metrics=metrics)
+        del sink
+        assert gone() is None, "an encoder would keep its threads and memory"
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2, 57])
