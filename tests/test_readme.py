@@ -40,10 +40,11 @@ def test_python_snippets_run(snippet: str, tmp_path: Path) -> None:
 def test_the_yaml_is_a_right_configuration(tmp_path: Path) -> None:
     from pipeline.config import read_config
 
-    (text,) = re.findall(r"^```yaml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    (tmp_path / "run.yaml").write_text(text)
-    config = read_config(tmp_path / "run.yaml")
-    assert [s.id for s in config.streams] == ["front", "rear"]
+    streams = []
+    for text in re.findall(r"^```yaml\n(.*?)^```", README, re.MULTILINE | re.DOTALL):
+        (tmp_path / "run.yaml").write_text(text)
+        streams.append([s.id for s in read_config(tmp_path / "run.yaml").streams])
+    assert streams == [["front", "rear"], ["front"]]
 
 
 def test_files_and_models_it_names_exist() -> None:
