@@ -37,7 +37,7 @@ from engines.bundled import int8_file
 from engines.engine import Hint, Precision, Prediction
 from engines.errors import ModelError
 from engines.spec import ModelSpec, OutputRole, read_spec
-from engines.squash import squash
+from engines.squash import check_picture, squash
 
 
 class OpenVINOEngine:
@@ -151,8 +151,7 @@ class OpenVINOEngine:
         return flight.future
 
     def __call__(self, image: NDArray[np.uint8]) -> Prediction:
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise ValueError(f"a picture of {image.dtype} {image.shape}; wanted is uint8 (h, w, 3)")
+        check_picture(image)
         return self.submit([squash(image, self.spec.height, self.spec.width)]).result()[0]
 
     def close(self) -> None:

@@ -17,3 +17,13 @@ def squash(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
     shrinks = image.shape[0] >= height and image.shape[1] >= width
     resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return np.asarray(resized, dtype=np.uint8)
+
+
+def check_picture(image: NDArray[np.uint8]) -> None:
+    """See that a picture is one that can be squashed.
+
+    Raises:
+        ValueError: it is not (h, w, 3) uint8, or empty.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise ValueError(f"a picture of {image.dtype} {image.shape}; wanted is uint8 (h, w, 3)")

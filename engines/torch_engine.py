@@ -36,7 +36,7 @@ from engines.flights import Flights, check_batch
 from engines.loading import Degraded, Observe
 from engines.lowered import lowered
 from engines.spec import ModelSpec, OutputRole, read_spec
-from engines.squash import squash
+from engines.squash import check_picture, squash
 from engines.torch_graph import to_torch
 
 log = logging.getLogger(__name__)
@@ -123,8 +123,7 @@ class TorchEngine:
         return self._flights.submit(images)
 
     def __call__(self, image: NDArray[np.uint8]) -> Prediction:
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise ValueError(f"a picture of {image.dtype} {image.shape}; wanted is uint8 (h, w, 3)")
+        check_picture(image)
         return self.submit([squash(image, self.spec.height, self.spec.width)]).result()[0]
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from engines.engine import Precision, Prediction
 from engines.flights import Flights, check_batch
 from engines.loading import Observe
 from engines.spec import ModelSpec, read_spec
-from engines.squash import squash
+from engines.squash import check_picture, squash
 from engines.tensorrt import cuda
 from engines.tensorrt.cache import PlanCache
 from engines.tensorrt.lane import Lane, is_on_gpu, tensors_of
@@ -102,8 +102,7 @@ class TensorRTEngine:
         return self._flights.submit(images)
 
     def __call__(self, image: NDArray[np.uint8]) -> Prediction:
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-            raise ValueError(f"a picture of {image.dtype} {image.shape}; wanted is uint8 (h, w, 3)")
+        check_picture(image)
         return self.submit([squash(image, self.spec.height, self.spec.width)]).result()[0]
 
     def close(self) -> None:
