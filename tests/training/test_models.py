@@ -142,7 +142,8 @@ def test_export_is_one_clean_file(exported: tuple[str, Path]) -> None:
     assert [output.name for output in graph.output] == ["class_map", "confidence"]
     assert 18 <= onnx.load(path).opset_import[0].version <= 20
     count = Counter(node.op_type for node in graph.node)
-    assert count.total() < 240, "pooling must not unroll (into thousands)"
+    layers = sum(count[op] for op in ("Conv", "Relu", "Clip", "Add"))  # as many as the encoder has
+    assert count.total() - layers < 50, "pooling must not unroll"
     if OPERATORS.exists():
         known = msgspec.json.decode(OPERATORS.read_bytes())["operators"]
         assert [op for op in count if not known[op]["supported"]] == []
