@@ -51,8 +51,8 @@ def load(
         model: the name of a bundled model (`roadlens models list`) or the path of an ONNX file.
         device: `auto` (a GPU where there is one, else the CPU), `cpu`, `cuda` or `cuda:N`.
         precision: `auto` (fp16 on a GPU; bf16 on a CPU that computes in it, else fp32; int8 for a file that is
-            quantised), `fp32`, `fp16` (GPU), `bf16`, or `int8`, which runs the quantised twin: `drive.int8.onnx` beside
-            `drive.onnx`.
+            quantised), `fp32`, `fp16` (GPU), `bf16`, or `int8` and `fp8` (GPU), which run the quantised twin:
+            `drive.int8.onnx` beside `drive.onnx`.
         max_batch: most pictures that one `submit` may take; 1 is a little faster for single pictures. The engine's own
             `max_batch` is smaller where the GPU has no room.
         in_flight: requests computed or waiting at once.
@@ -69,11 +69,9 @@ def load(
     """
     if precision not in get_args(Precision):
         raise ModelError(f"There is no precision `{precision}`; use one of {', '.join(get_args(Precision))}.")
-    from engines.bundled import int8_file, resolve
+    from engines.bundled import file_for, resolve
 
-    path = resolve(model)
-    if precision == "int8" and int8_file(path).is_file():
-        path = int8_file(path)
+    path = file_for(resolve(model), precision)
     wanted = path.name.split(".")[0]
     ways = _ways(device, backend)
     if device == "auto" and ways[0][1] == "cuda":

@@ -173,7 +173,7 @@ def convert(
     """Write a half-precision file of an fp32 one.
 
     Engines on GPUs lower fp32 files by themselves; this is for those who want the file. It is checked against fp32
-    with PyTorch (pip install 'roadlens[gpu]'); exit code 6 where it differs. For int8 see `quantize`.
+    with PyTorch (pip install 'roadlens[gpu]'); exit code 6 where it differs. For int8 and fp8 see `quantize`.
     """
     from engines import bundled
     from engines.convert import convert as run
@@ -203,6 +203,7 @@ def quantize(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write; NAME.int8.onnx here if left out.")
     ] = None,
+    precision: Annotated[Literal["int8", "fp8"], typer.Option(help="fp8 is for GPUs from Ada and Hopper on.")] = "int8",
     subset_size: Annotated[int, typer.Option(min=1, help="Pictures to calibrate with, spread evenly.")] = 300,
     min_agreement: Annotated[
         float, typer.Option(min=0, max=1, help="Put layers back until this share of pixels agrees with fp32.")
@@ -212,7 +213,7 @@ def quantize(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Quantise a model to int8.
+    """Quantise a model to int8 or fp8.
 
     With NNCF (pip install 'roadlens[quantize]'), calibrated on pictures from where the model will run.
     """
@@ -221,9 +222,9 @@ def quantize(
     from engines.quantize import quantize as run
 
     path = bundled.resolve(model)
-    target = output or Path(bundled.int8_file(path).name)
+    target = output or Path(bundled.quantized_file(path, precision).name)
     pictures = read_frames(frames, subset_size)
-    result = run(path, pictures, target, subset_size, keep=keep or (), min_agreement=min_agreement)
+    result = run(path, pictures, target, subset_size, precision=precision, keep=keep or (), min_agreement=min_agreement)
     if as_json:
         print_json(result)
     else:
@@ -296,7 +297,7 @@ def print_benchmark(result: Benchmark) -> None:
 def _print_quantization(result: Quantization) -> None:
     agreement = "" if result.agreement is None else f", {result.agreement:.2%} of pixels agree with fp32"
     typer.echo(
-        f"{result.output}: {result.layers - len(result.kept)} of {result.layers} layers in int8, "
+        f"{result.output}: {result.layers - len(result.kept)} of {result.layers} layers in {result.precision}, "
         f"{result.bytes_after / 1e6:.1f} MB in place of {result.bytes_before / 1e6:.1f}, "
         f"{result.frames} calibration pictures{agreement}"
     )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # 70 ms that a command which loads no model need not wait for
 Hint = Literal["latency", "throughput"]
 """What an engine is tuned for."""
 
-Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8", "fp8"]
 """What may be asked of an engine; `auto` is the fastest one that the device has without a quantised file."""
 
 Backend = Literal["openvino", "tensorrt", "torch"]
@@ -53,7 +53,7 @@ class Engine(Protocol):
     backend: str
     """`openvino`, `tensorrt` or `torch`."""
     precision: str
-    """The precision computed in, `fp32`, `fp16`, `bf16` or `int8`; never `auto`."""
+    """The precision computed in, `fp32`, `fp16`, `bf16`, `int8` or `fp8`; never `auto`."""
     device: str
     """The device's own name, for people: `AMD EPYC …`."""
     max_batch: int

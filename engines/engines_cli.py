@@ -36,7 +36,7 @@ Cache = Annotated[
 def build(
     model: Model,
     precision: Annotated[
-        list[str] | None, typer.Option(help="May be given several times; fp16, or int8 of an int8 file.")
+        list[str] | None, typer.Option(help="May be given several times; fp16, or int8 and fp8 of a file quantised so.")
     ] = None,
     device: Device = "cuda",
     batch: Annotated[int, typer.Option(min=1, help="Most pictures a run: as many as streams, up to 8 or so.")] = 8,
@@ -57,12 +57,12 @@ def build(
     A plan that is there and fits this machine is kept. A run takes it where model and precision are the same, and its
     batches are not larger.
     """
-    from engines.bundled import int8_file, resolve
+    from engines.bundled import file_for, resolve
     from engines.spec import read_spec
 
     path = resolve(model)
     wanted = _precisions(precision) or ["auto"]
-    files = [int8_file(path) if each == "int8" and int8_file(path).is_file() else path for each in wanted]
+    files = [file_for(path, each) for each in wanted]
     if check:
         for file, each in zip(files, wanted, strict=True):
             _check(file, each)

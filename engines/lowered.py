@@ -14,9 +14,7 @@ other. What is half precision in it:
   transpose, arg-max) takes them as they come: a copy of 19 float planes for nothing would be the dearest node.
 
 bf16 graphs are of opset 22, the first whose convolution has the type; TensorRT's parser reads opsets 9 to 24 (10.15,
-11.2). fp16 graphs keep the opset of their file, int8 ones need 19 for scales in half.
-
-There is no fp8: no runtime here computes in it, so nothing could be checked before it is written.
+11.2). fp16 graphs keep the opset of their file, int8 and fp8 ones (`engines.fp8`) need 19 for scales in half.
 """
 
 from __future__ import annotations
@@ -27,6 +25,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
+from engines.bundled import QUANTIZED
 from engines.errors import ModelError
 from engines.spec import embed_spec, read_spec
 
@@ -52,12 +51,12 @@ _MOST = 65504.0  # of fp16
 def lowered(path: Path, precision: str) -> onnx.ModelProto:
     """A model file's graph in a precision, with a spec that says so.
 
-    An int8 file keeps its quantisers, and what it leaves unquantised becomes fp16; every other file is taken as it is
-    or, where it is fp32, lowered.
+    An int8 or fp8 file keeps its quantisers, and what it leaves unquantised becomes fp16; every other file is taken as
+    it is or, where it is fp32, lowered.
 
     Args:
         path: the ONNX file.
-        precision: `fp32`, `fp16`, `bf16` or `int8`.
+        precision: `fp32`, `fp16`, `bf16`, `int8` or `fp8`.
 
     Raises:
         ModelError: the file is no model of the house, or cannot be had in that precision.
@@ -66,15 +65,17 @@ def lowered(path: Path, precision: str) -> onnx.ModelProto:
 
     spec = read_spec(path)
     model = onnx.load(path)
-    if precision == "int8" and spec.precision == "int8":
+    if precision in QUANTIZED and precision == spec.precision:
         model = lower(model, "fp16")
     elif precision == spec.precision:
         return model
     elif spec.precision == "fp32" and precision in get_args(Half):
         model = lower(model, "bf16" if precision == "bf16" else "fp16")
-    elif precision == "int8":
+    elif precision in QUANTIZED:
+        command = "quantize" if precision == "int8" else f"quantize --precision {precision}"
         raise ModelError(
-            f"{path} is not quantised ({spec.precision}); make an int8 file of it with `roadlens models quantize`."
+            f"{path} is not quantised to {precision} ({spec.precision}); make such a file of the fp32 one with "
+            f"`roadlens models {command}`."
         )
     else:
         raise ModelError(
@@ -90,7 +91,7 @@ def lower(model: onnx.ModelProto, half: Half) -> onnx.ModelProto:
     """A copy of a graph in which the layers, and all between them, are in half precision.
 
     Args:
-        model: fp32 or int8 with Q/DQ, opset 18 or newer. Its inputs and outputs keep their types.
+        model: fp32, or with Q/DQ, opset 18 or newer. Its inputs and outputs keep their types.
         half: the type.
 
     Raises:

@@ -291,6 +291,11 @@ def _has_bf16(core: ov.Core) -> bool:
 
 
 def _choose_precision(asked: Precision, spec: ModelSpec, path: Path, has_bf16: bool) -> str:
+    if spec.precision == "fp8" or asked == "fp8":
+        raise ModelError(
+            f"fp8 is for NVIDIA GPUs (Ada, Hopper and later) and not for the CPU, which was to run {path}; use another "
+            "precision, of a file that is not quantised to fp8."
+        )
     if spec.precision == "int8":
         if asked in {"auto", "int8"}:
             return "int8"

@@ -1,4 +1,4 @@
-"""fp32 model files → int8 ones: explicit Q/DQ, symmetric, weights stored as int8, through NNCF.
+"""fp32 model files → int8 or fp8 ones: explicit Q/DQ, symmetric, weights stored as such, through NNCF.
 
 What led to the settings, on `cityscapes-unet` (U-Net over MobileNetV2, 256×256): mIoU on the 148 pairs of `dev`, where
 fp32 has 49.80 and bf16 49.61, and the share of pixels that agree with fp32; 150 calibration pictures from `fit`.
@@ -12,6 +12,8 @@ fp32 has 49.80 and bf16 49.61, and the share of pixels that agree with fp32; 150
 
 CPU time a picture: int8 8.9 ms, bf16 12.3 (OpenVINO, AMD EPYC with AVX512-VNNI and AVX512-BF16). Activations are
 signed, the only ones that TensorRT takes.
+
+fp8 is for GPUs from Ada and Hopper on; its graph is the int8 one with other numbers, see `engines.fp8`.
 """
 
 from __future__ import annotations
@@ -26,13 +28,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import CheckFailed, ModelError, OutputError, SourceError, UsageError
+from engines.fp8 import as_fp8, has_fp8_kernel
 from engines.spec import Metric, ModelSpec, embed_spec, read_spec
 from engines.squash import squash
 
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
     import onnx
 
 UInt8 = NDArray[np.uint8]
+
+Quantized = Literal["int8", "fp8"]
 
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 TUNING_FRAMES = 48
@@ -49,11 +54,12 @@ class Quantization(msgspec.Struct, frozen=True):
     """What came out.
 
     `kept` are the layers left in floating point, by node name; `agreement` is the share of pixels on which the class
-    maps of both files agree over `TUNING_FRAMES` of the calibration frames, computed in fp32 where not in int8 (None
+    maps of both files agree over `TUNING_FRAMES` of the calibration frames, computed in fp32 where not quantised (None
     for a localizer).
     """
 
     output: str
+    precision: str
     frames: int
     layers: int
     kept: tuple[str, ...]
@@ -68,14 +74,15 @@ def quantize(
     output: Path,
     subset_size: int = 300,
     *,
+    precision: Quantized = "int8",
     keep: Sequence[str] = (),
     min_agreement: float = 0.0,
     metrics: tuple[Metric, ...] = (),
 ) -> Quantization:
-    """Quantise a model after training and write it with its spec, `precision` int8.
+    """Quantise a model after training and write it with its spec.
 
-    Left in floating point are the first layer and what stands before it, the last layers, those that `keep` names, and
-    with `min_agreement` as many more from either end as it takes.
+    Left in floating point are the first layer and what stands before it, the last layers, those that `keep` names, for
+    fp8 those that TensorRT has no kernel for, and with `min_agreement` as many more from either end as it takes.
 
     Args:
         path: the fp32 ONNX file.
@@ -83,9 +90,10 @@ def quantize(
             As many as `subset_size` are read.
         output: the file to write.
         subset_size: most frames to calibrate with.
+        precision: what the layers are to be computed in; fp8 runs on GPUs from Ada and Hopper on.
         keep: regular expressions; a layer whose node name one of them matches from its start is not quantised.
         min_agreement: share of pixels, 0 to 1, that must agree with fp32.
-        metrics: measured figures of the int8 file for its spec; those of the fp32 file are not taken over.
+        metrics: measured figures of the quantised file for its spec; those of the fp32 file are not taken over.
 
     Raises:
         UsageError: NNCF is not installed, or a pattern matches no layer.
@@ -106,8 +114,9 @@ def quantize(
         raise ModelError(f"{path} is {spec.precision} already; quantise the fp32 file it was made from.")
     model = _named(onnx.load(path))
     sums = _take_concatenations_apart(model)
-    constants = {weight.name for weight in model.graph.initializer}
-    layers = [node.name for node in model.graph.node if _is_layer(node, constants)]
+    shapes = {weight.name: tuple(weight.dims) for weight in model.graph.initializer}
+    weighted = [node for node in model.graph.node if _is_layer(node, shapes)]
+    layers = [node.name for node in weighted]
     if not layers:
         raise ModelError(f"{path} has no layer to quantise (no convolution or matrix product with constant weights).")
     patterns = [_compiled(pattern) for pattern in keep]
@@ -120,11 +129,14 @@ def quantize(
 
     surroundings = _surroundings(model, set(layers))
     kept = {name for name in layers if name in surroundings or any(pattern.match(name) for pattern in patterns)}
+    if precision == "fp8":
+        kept |= {node.name for node in weighted if not has_fp8_kernel(node, shapes)}
     if len(kept) == len(layers):
-        raise ModelError(f"All {len(layers)} layers of {path} would stay in floating point; keep fewer.")
+        raise ModelError(f"All {len(layers)} layers of {path} would stay in floating point; keep fewer, or take int8.")
     quantized = _run_nncf(model, pictures, sorted(surroundings | kept | sums))
-    int8_spec = msgspec.structs.replace(spec, precision="int8", metrics=metrics)
-    embed_spec(quantized, int8_spec)
+    if precision == "fp8":
+        quantized = as_fp8(quantized, model)
+    embed_spec(quantized, msgspec.structs.replace(spec, precision=precision, metrics=metrics))
 
     restored: list[str] = []
     agreement = None
@@ -135,6 +147,7 @@ def quantize(
     write_model(quantized, output)
     return Quantization(
         output=str(output),
+        precision=precision,
         frames=len(pictures),
         layers=len(layers),
         kept=tuple(name for name in layers if name in kept or name in restored),
@@ -343,6 +356,8 @@ def _reach(
 
 def _class_maps(model: onnx.ModelProto, name: str, pictures: list[UInt8]) -> UInt8:
     """(N, H, W) class maps of (1, H, W, 3) pictures; what is not int8 is computed in fp32, on every CPU alike."""
+    if any(weight.data_type == _E4M3 for weight in model.graph.initializer):
+        return _fp8_class_maps(model, name, pictures)
     import openvino as ov
 
     core = ov.Core()
@@ -352,6 +367,22 @@ def _class_maps(model: onnx.ModelProto, name: str, pictures: list[UInt8]) -> UIn
     compiled = core.compile_model(graph, "CPU", hints)
     output = compiled.output(name)
     return np.concatenate([compiled([picture])[output] for picture in pictures])
+
+
+_E4M3 = 17
+"""ONNX's number of FLOAT8E4M3FN."""
+
+
+def _fp8_class_maps(model: onnx.ModelProto, name: str, pictures: list[UInt8]) -> UInt8:
+    """The same by ONNX Runtime, which rounds to fp8 on every CPU; its optimisations, which fuse quantisers into
+    layers that it has for int8 only, stay off."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    (images,) = session.get_inputs()
+    return np.concatenate([session.run([name], {images.name: picture})[0] for picture in pictures])
 
 
 def _restored(quantized: onnx.ModelProto, original: onnx.ModelProto, names: set[str]) -> onnx.ModelProto:

@@ -21,7 +21,7 @@ SCHEMA = 1
 
 Task = Literal["segmentation", "localization"]
 OutputRole = Literal["class_map", "confidence", "boxes", "scores", "labels"]
-GraphPrecision = Literal["fp32", "fp16", "bf16", "int8"]
+GraphPrecision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 Size = Annotated[int, msgspec.Meta(ge=1)]
 
 

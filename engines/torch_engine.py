@@ -73,9 +73,9 @@ class TorchEngine:
         Args:
             path: the ONNX file.
             device: `cpu`, `cuda` or `cuda:N`.
-            precision: `auto` is int8 for a quantised file, else the file's own if it is in half precision, else fp16 on
-                a GPU and fp32 on the CPU. int8 is computed in floating point, rounded as the quantisers say: for
-                comparison, not for speed.
+            precision: `auto` is that of a quantised file, else the file's own if it is in half precision, else fp16 on
+                a GPU and fp32 on the CPU. int8 and fp8 are computed in floating point, rounded as the quantisers say:
+                for comparison, not for speed.
             max_batch: most pictures a request.
             in_flight: requests computed or waiting at once.
             compiled: whether Inductor fuses the graph; without a compiler on the machine the engine does without, and

@@ -270,7 +270,11 @@ def _max_pool2d(
 
 
 def _quantize(x: Tensor, scale: Tensor, zero: Tensor | None, axis: int, kind: torch.dtype) -> Tensor:
-    levels = torch.round(x.float() / _along(scale, x, axis).float())
+    levels = x.float() / _along(scale, x, axis).float()
+    if kind.is_floating_point:  # fp8: the type itself rounds, and what it cannot hold is its greatest number
+        most = torch.finfo(kind).max
+        return levels.clamp(-most, most).to(kind)
+    levels = torch.round(levels)
     if zero is not None:
         levels = levels + _along(zero, x, axis)
     limits = torch.iinfo(kind)
@@ -446,7 +450,7 @@ def _quantization(call: Call) -> Any:
     call.require("block_size", 0, 0)
     zero = call.input(2) if call.has(2) else None
     kind = call.constant(2).dtype if call.has(2) else torch.uint8
-    if kind not in {torch.int8, torch.uint8}:
+    if kind not in {torch.int8, torch.uint8, torch.float8_e4m3fn}:
         raise call.unsupported(f"is not known for {kind}")
     return call.call(_quantize, call.input(0), call.input(1), zero, call.attribute("axis", 1), kind)
 
@@ -540,6 +544,7 @@ def _dtype(call: Call, kind: int) -> torch.dtype:
         TensorProto.FLOAT16: torch.float16,
         TensorProto.BFLOAT16: torch.bfloat16,
         TensorProto.DOUBLE: torch.float64,
+        TensorProto.FLOAT8E4M3FN: torch.float8_e4m3fn,
         TensorProto.UINT8: torch.uint8,
         TensorProto.INT8: torch.int8,
         TensorProto.INT32: torch.int32,
@@ -558,6 +563,8 @@ def _tensor(weight: onnx.TensorProto) -> Tensor:
     array = np.array(numpy_helper.to_array(weight))
     if weight.data_type == TensorProto.BFLOAT16:  # numpy has no such type; the bits are the same
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    if weight.data_type == TensorProto.FLOAT8E4M3FN:
+        return torch.from_numpy(array.view(np.uint8)).view(torch.float8_e4m3fn)
     return torch.from_numpy(array)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import engines
-from engines.bundled import fp32_file, is_int8_file, resolve
+from engines.bundled import fp32_file, resolve
 from engines.classes import IGNORE, ClassInfo
 from engines.engine import Backend, Engine, Precision
 from engines.errors import CheckFailed, ModelError, SourceError
@@ -74,7 +74,7 @@ def verify(
     """Run a segmenter in fp32 and in another precision over the same pictures.
 
     Args:
-        model: name or path. Of an int8 file the fp32 file beside it (`drive.onnx` to `drive.int8.onnx`) is the
+        model: name or path. Of a quantised file the fp32 file beside it (`drive.onnx` to `drive.int8.onnx`) is the
             reference.
         precision: the one that is verified.
         frames: (h, w, 3) uint8 RGB pictures of any size; compared at the model's size.
@@ -92,7 +92,7 @@ def verify(
     if (frames is None) == (labelled is None):
         raise ValueError("give either frames or labelled pictures")
     path = resolve(model)
-    reference_path = fp32_file(path) if is_int8_file(path) else path
+    reference_path = fp32_file(path)
     if not reference_path.is_file():
         raise ModelError(f"{path} is verified against {reference_path}, which is missing; put the fp32 file there.")
     pairs: Iterable[tuple[UInt8, UInt8 | None]] = (

@@ -42,7 +42,7 @@ def analyse(
     Args:
         sources: as on the command line; each is a stream.
         model: bundled name or path; `config`'s models are used instead when it is given.
-        precision: `auto`, `fp32`, `bf16` or `int8`.
+        precision: `auto`, `fp32`, `fp16` (GPU), `bf16`, `int8` or `fp8` (GPU).
         config: everything else; its streams come before `sources`.
         stages: one's own stages.
         sinks: one's own sinks, beside the configuration's.

@@ -62,13 +62,14 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         model: name of a bundled model, or path of an ONNX file with its spec.
-        precision: of the engine; `auto` takes fp16 on a GPU, bf16 where the CPU computes in it.
+        precision: of the engine; `auto` takes fp16 on a GPU, bf16 where the CPU computes in it; `int8` and `fp8` run
+            the quantised twin beside the model.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         every: look at every n-th frame of each stream.
     """
 
     model: str
-    precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16", "int8", "fp8"] = "auto"
     device: Annotated[str, msgspec.Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
     every: Natural = 1
 

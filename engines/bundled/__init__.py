@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent
 
 def names(folder: Path = FOLDER) -> list[str]:
     """The names that `resolve` knows, sorted."""
-    return sorted(path.name.removesuffix(".onnx") for path in folder.glob("*.onnx") if not is_int8_file(path))
+    return sorted(path.name.removesuffix(".onnx") for path in folder.glob("*.onnx") if not is_quantized_file(path))
 
 
 def resolve(model: str | Path, folder: Path = FOLDER) -> Path:
@@ -40,16 +40,31 @@ def resolve(model: str | Path, folder: Path = FOLDER) -> Path:
     raise ModelError(f"There is no model `{model}`; {meant}{have} (or give the path of an ONNX file).")
 
 
-def is_int8_file(path: Path) -> bool:
+QUANTIZED = ("int8", "fp8")
+"""The precisions that a file of its own is made for."""
+
+
+def is_quantized_file(path: Path) -> bool:
     """Whether a file is named as a quantised twin."""
-    return path.name.endswith(".int8.onnx")
+    return any(path.name.endswith(f".{precision}.onnx") for precision in QUANTIZED)
+
+
+def quantized_file(path: Path, precision: str) -> Path:
+    """Where a quantised twin of a model file lies: `drive.onnx` → `drive.fp8.onnx`; a twin is its own."""
+    return path if is_quantized_file(path) else path.with_suffix(f".{precision}.onnx")
 
 
 def int8_file(path: Path) -> Path:
-    """Where the quantised twin of a model file lies: `drive.onnx` → `drive.int8.onnx`."""
-    return path if is_int8_file(path) else path.with_suffix(".int8.onnx")
+    """Where the int8 twin of a model file lies: `drive.onnx` → `drive.int8.onnx`."""
+    return quantized_file(path, "int8")
+
+
+def file_for(path: Path, precision: str) -> Path:
+    """The file to load for a precision: the quantised twin where one is asked for and lies beside, else the file."""
+    twin = quantized_file(path, precision)
+    return twin if precision in QUANTIZED and twin.is_file() else path
 
 
 def fp32_file(path: Path) -> Path:
     """Where the file lies that a quantised twin was made from: `drive.int8.onnx` → `drive.onnx`."""
-    return path.with_name(path.name.removesuffix(".int8.onnx") + ".onnx") if is_int8_file(path) else path
+    return path.with_name(path.name.rsplit(".", 2)[0] + ".onnx") if is_quantized_file(path) else path

@@ -54,7 +54,7 @@ class TensorRTEngine:
         Args:
             path: the ONNX file.
             device: `cuda` or `cuda:N`.
-            precision: `auto` is int8 for a quantised file, else fp16.
+            precision: `auto` is that of a quantised file, else fp16.
             max_batch: most pictures a request.
             in_flight: requests computed or waiting at once; each has buffers and scratch memory of its own.
             options: how to build; its `max_batch` gives way to the one here.

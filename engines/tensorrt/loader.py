@@ -11,6 +11,7 @@ import tensorrt as trt
 
 from engines.engine import Precision
 from engines.errors import ModelError, OutputError
+from engines.fp8 import lacks_fp8
 from engines.loading import Building, Degraded, Observe
 from engines.spec import ModelSpec
 from engines.tensorrt import cuda
@@ -165,9 +166,15 @@ def machine_of(version: str, gpu: cuda.Gpu) -> Machine:
 
 
 def _choose_precision(asked: Precision, spec: ModelSpec, gpu: cuda.Gpu) -> str:
+    capability = tuple(int(part) for part in gpu.compute_capability.split("."))
+    if asked in {"auto", "fp8"} and spec.precision == "fp8" and lacks_fp8(capability):
+        raise ModelError(
+            f"{gpu.name} does not compute in fp8 (compute capability {gpu.compute_capability}, wanted is 8.9: Ada, "
+            "Hopper or later); give the file that this one was made from, or its int8 twin."
+        )
     if asked == "auto":
         return spec.precision if spec.precision != "fp32" else "fp16"
-    if asked == "bf16" and tuple(int(part) for part in gpu.compute_capability.split(".")) < _BF16_FROM:
+    if asked == "bf16" and capability < _BF16_FROM:
         raise ModelError(
             f"{gpu.name} does not compute in bf16 (compute capability {gpu.compute_capability}, wanted is 8.0); "
             "use precision fp16, fp32 or auto."

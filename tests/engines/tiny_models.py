@@ -173,6 +173,34 @@ def conv_model(size: tuple[int, int] = (32, 64), width: int = 16, classes: int =
     )
 
 
+def int8_conv_model(width: int = 32) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """`conv_model` with the layer `body` in int8, as `engines.quantize` writes it, and in fp32."""
+    original = conv_model(width=width)
+    model = onnx.ModelProto()
+    model.CopyFrom(original)
+    weight = next(numpy_helper.to_array(w) for w in original.graph.initializer if w.name == "w2")
+    scale = np.abs(weight).max(axis=(1, 2, 3)) / 127
+    stored = np.round(weight / scale[:, None, None, None]).astype(np.int8)
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(values), name)
+        for name, values in {
+            "q": stored, "q/scale": scale.astype(np.float32), "q/zero": np.zeros(width, np.int8),
+            "x/scale": np.float32(6 / 127), "x/zero": np.int8(0),
+        }.items()
+    )  # fmt: skip
+    body = next(node for node in model.graph.node if node.name == "body")
+    body.input[0], body.input[1] = "r1/dq", "w2/dq"
+    at = list(model.graph.node).index(body)
+    for node in (
+        helper.make_node("DequantizeLinear", ["q", "q/scale", "q/zero"], ["w2/dq"], axis=0),
+        helper.make_node("DequantizeLinear", ["r1/q", "x/scale", "x/zero"], ["r1/dq"]),
+        helper.make_node("QuantizeLinear", ["r1", "x/scale", "x/zero"], ["r1/q"]),
+    ):
+        model.graph.node.insert(at, node)
+    onnx.checker.check_model(model, full_check=True)
+    return model, original
+
+
 CONV = msgspec.structs.replace(SEGMENTER, name="conv", height=32, width=64, outputs={"class_map": "map"})
 
 

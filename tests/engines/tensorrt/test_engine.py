@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -17,11 +18,22 @@ from numpy.typing import NDArray
 
 import engines
 from engines.errors import DeviceError, ModelError
+from engines.fp8 import as_fp8
 from engines.loading import Building, Degraded
 from tests.engines.tensorrt import double_cuda
 from tests.engines.tensorrt.conftest import Doubles
 from tests.engines.tensorrt.double_cuda import cudaError_t
-from tests.engines.tiny_models import CONV, HEIGHT, SEGMENTER, WIDTH, bits_model, bits_of, conv_model, save
+from tests.engines.tiny_models import (
+    CONV,
+    HEIGHT,
+    SEGMENTER,
+    WIDTH,
+    bits_model,
+    bits_of,
+    conv_model,
+    int8_conv_model,
+    save,
+)
 
 if TYPE_CHECKING:
     from engines.tensorrt.engine import TensorRTEngine
@@ -436,6 +448,19 @@ def test_bf16_wants_a_gpu_that_has_it(conv: Path, doubles: Doubles) -> None:
     doubles.cuda.capability = (7, 5)
     with pytest.raises(ModelError, match=r"does not compute in bf16 \(compute capability 7.5"):
         load(conv, precision="bf16")
+
+
+def test_fp8_wants_a_gpu_that_has_it(tmp_path: Path, doubles: Doubles) -> None:
+    spec = msgspec.structs.replace(CONV, precision="fp8")
+    path = save(as_fp8(*int8_conv_model()), spec, tmp_path / "conv.fp8.onnx")
+    doubles.cuda.capability = (8, 6)
+    for asked in ("auto", "fp8"):
+        with pytest.raises(ModelError, match=r"does not compute in fp8 \(compute capability 8.6, wanted is 8.9: Ada"):
+            load(path, precision=asked)
+    doubles.cuda.capability = (8, 9)
+    engine = load(path)
+    assert engine.precision == "fp8"
+    engine.close()
 
 
 def test_int8_wants_a_quantised_file(conv: Path, doubles: Doubles) -> None:

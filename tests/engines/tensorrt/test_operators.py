@@ -19,7 +19,7 @@ from tests.engines.tiny_models import SEGMENTER, bits_model, conv_model, save
 GRAPHS = [
     (path, precision)
     for path in sorted(bundled.FOLDER.glob("*.onnx"))
-    for precision in (("int8",) if bundled.is_int8_file(path) else ("fp32", "fp16", "bf16"))
+    for precision in (("int8",) if bundled.is_quantized_file(path) else ("fp32", "fp16", "bf16"))
 ]
 
 
