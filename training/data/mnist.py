@@ -1,0 +1,225 @@
+"""MNIST's idx files, and three data sets that code makes of them: foreground masks, enclosing circles, mosaics.
+
+What a network is to find is a function of the picture: nothing is annotated, and a moved or turned digit has an exact
+answer, too. Coordinates: pixel (x, y) covers [x, x+1) × [y, y+1), x right, y down, so its centre is at x + ½, y + ½.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.classes import ClassInfo
+from engines.errors import SourceError
+
+UInt8 = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+Split = Literal["train", "fit", "dev", "test"]
+
+SIDE = 28
+"""Height and width of a digit's picture, in pixels."""
+
+DIGITS = 10
+BACKGROUND = 10
+"""The class of a mosaic's pixels that belong to no digit."""
+
+DEV_DIGITS = 5000
+"""The last so many digits of the training files are `dev`, the others `fit`. The files go by writer, so that hardly
+anybody wrote in both parts."""
+
+_FILES = {"train": "train", "fit": "train", "dev": "train", "test": "t10k"}
+_UNSIGNED_BYTE = 0x08
+_CHUNK = 1024
+
+_COLORS = (
+    (230, 25, 75), (60, 180, 75), (255, 225, 25), (67, 99, 216), (245, 130, 49), (145, 30, 180), (70, 240, 240),
+    (240, 50, 230), (188, 246, 12), (250, 190, 190),
+)  # fmt: skip
+
+DIGIT_CLASSES = tuple(ClassInfo(digit, str(digit), color) for digit, color in enumerate(_COLORS))
+"""Ten classes, each of the id of its digit."""
+
+MOSAIC_CLASSES = (*DIGIT_CLASSES, ClassInfo(BACKGROUND, "background", (0, 0, 0)))
+FOREGROUND_CLASSES = (ClassInfo(0, "background", (0, 0, 0)), ClassInfo(1, "digit", (255, 225, 25)))
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Pictures and what they show.
+
+    Attributes:
+        pictures: (N, 28, 28) uint8, ink bright on black.
+        labels: (N,) uint8, 0 to 9.
+    """
+
+    pictures: UInt8
+    labels: UInt8
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_idx(path: Path, dimensions: int) -> UInt8:
+    """Read an idx file of unsigned bytes, gzipped or not (format: yann.lecun.com/exdb/mnist, at the foot).
+
+    Args:
+        path: of the file; `.gz` is unpacked.
+        dimensions: how many it is to have: 3 for pictures, 1 for labels.
+
+    Raises:
+        SourceError: no such file, a damaged gzip, another magic number, or more or fewer bytes than announced.
+    """
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except FileNotFoundError:
+        raise SourceError(f"there is no {path}; wanted are MNIST's four idx files, gzipped or not") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise SourceError(f"{path} is a damaged gzip file ({error}); fetch it again") from None
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read ({error.strerror}); give a folder with MNIST's idx files") from None
+    magic, head = bytes((0, 0, _UNSIGNED_BYTE, dimensions)), 4 + 4 * dimensions
+    if content[:4] != magic or len(content) < head:
+        raise SourceError(
+            f"{path} starts with {content[:4].hex() or 'nothing'} where {magic.hex()} is wanted: it is no idx file of "
+            f"unsigned bytes in {dimensions} dimensions; put MNIST's own file there"
+        )
+    shape = tuple(int(size) for size in np.frombuffer(content, ">u4", dimensions, 4))
+    if math.prod(shape) != len(content) - head:
+        sizes = "×".join(map(str, shape))
+        raise SourceError(
+            f"{path} announces {sizes} bytes and holds {len(content) - head}; it is cut off or damaged: fetch it again"
+        )
+    return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
+
+
+def load_digits(root: Path, split: Split) -> Digits:
+    """Read a split into memory.
+
+    Args:
+        root: the folder of the four idx files, gzipped or not.
+        split: `fit` and `dev` are the two parts of `train`; see `DEV_DIGITS`.
+
+    Raises:
+        SourceError: a file is missing or damaged, or pictures and labels do not belong together.
+    """
+    pictures_path = _find(root, f"{_FILES[split]}-images-idx3-ubyte")
+    labels_path = _find(root, f"{_FILES[split]}-labels-idx1-ubyte")
+    pictures, labels = read_idx(pictures_path, 3), read_idx(labels_path, 1)
+    if pictures.shape[1:] != (SIDE, SIDE):
+        height, width = pictures.shape[1:]
+        raise SourceError(f"{pictures_path} holds pictures of {width}×{height} pixels; MNIST's have {SIDE}×{SIDE}")
+    if len(pictures) != len(labels):
+        raise SourceError(
+            f"{pictures_path} holds {len(pictures)} pictures and {labels_path.name} {len(labels)} labels; fetch both "
+            f"again"
+        )
+    if not len(labels):
+        raise SourceError(f"{labels_path} holds no digits; fetch MNIST's own files")
+    if labels.max() >= DIGITS:
+        raise SourceError(f"{labels_path} holds the label {labels.max()}; MNIST's go from 0 to {DIGITS - 1}")
+    # A set smaller than MNIST (a test's) keeps at least one digit in each part.
+    first_dev = len(labels) - min(DEV_DIGITS, max(len(labels) // 12, 1))
+    match split:
+        case "fit":
+            return Digits(pictures[:first_dev], labels[:first_dev])
+        case "dev":
+            return Digits(pictures[first_dev:], labels[first_dev:])
+        case _:
+            return Digits(pictures, labels)
+
+
+def _find(root: Path, name: str) -> Path:
+    plain = root / name
+    return plain if plain.exists() else root / f"{name}.gz"
+
+
+def foreground_thresholds(pictures: UInt8) -> UInt8:
+    """The threshold of each picture that minimises the within-class sum of squares (Otsu 1979), exactly.
+
+    The sum over both classes of squared distances to the class's mean is the total less n₀·n₁·(m₁ − m₀)²/n, so the
+    largest of the latter over all 256 thresholds is looked for; of equals, the lowest wins.
+
+    Args:
+        pictures: (N, H, W) uint8.
+
+    Returns:
+        (N,) uint8: what is brighter than it is foreground. A picture of one grey level has no foreground.
+    """
+    thresholds = np.empty(len(pictures), np.uint8)
+    levels = np.arange(256)
+    for start in range(0, len(pictures), _CHUNK):
+        flat = pictures[start : start + _CHUNK].reshape(-1, math.prod(pictures.shape[1:]))
+        total = flat.shape[1]
+        places = np.arange(len(flat))[:, None] * 256 + flat
+        histograms = np.bincount(places.ravel(), minlength=len(flat) * 256).reshape(-1, 256)
+        below, sums = histograms.cumsum(1), (histograms * levels).cumsum(1)
+        between = (sums[:, -1:] * below - sums * total).astype(np.float64) ** 2
+        sizes = below * (total - below)
+        found = np.divide(between, sizes, out=np.zeros_like(between), where=sizes > 0).argmax(1)
+        found[(histograms > 0).sum(1) < 2] = 255
+        thresholds[start : start + _CHUNK] = found
+    return thresholds
+
+
+def foreground_masks(pictures: UInt8) -> UInt8:
+    """(N, H, W) uint8 pictures → (N, H, W) uint8 masks: 1 above the picture's threshold, 0 elsewhere."""
+    return (pictures > foreground_thresholds(pictures)[:, None, None]).astype(np.uint8)
+
+
+def enclosing_circles(masks: UInt8) -> Float32:
+    """The smallest circle around the centres of each mask's pixels (Welzl 1991, as OpenCV has it).
+
+    Args:
+        masks: (N, H, W) uint8, not 0 where foreground is.
+
+    Returns:
+        (N, 3) float32: centre x and y, radius, in pixels; the circle may reach beyond the frame. A mask without
+        foreground gets radius 0 in the middle of the frame.
+    """
+    height, width = masks.shape[1:]
+    circles = np.empty((len(masks), 3), np.float32)
+    for circle, mask in zip(circles, masks, strict=True):
+        points = cv2.findNonZero(mask)
+        if points is None:
+            circle[:] = width / 2, height / 2, 0
+            continue
+        (x, y), radius = cv2.minEnclosingCircle(points)
+        circle[:] = x + 0.5, y + 0.5, radius
+    return circles
+
+
+def class_maps(masks: UInt8, labels: UInt8) -> UInt8:
+    """(N, H, W) uint8 masks and (N,) uint8 digits → (N, H, W) uint8 classes, `BACKGROUND` off the mask."""
+    return np.where(masks > 0, labels[:, None, None], np.uint8(BACKGROUND)).astype(np.uint8)
+
+
+def mosaic_picks(digits: int, seed: int) -> Int64:
+    """Every digit of a split once, four to a mosaic, in seeded order: (digits // 4, 4) int64; up to three stay over."""
+    order = np.random.default_rng(seed).permutation(digits)
+    return order[: digits // 4 * 4].reshape(-1, 4)
+
+
+def compose(tiles: UInt8, picks: Int64) -> UInt8:
+    """Tiles laid together two by two.
+
+    Args:
+        tiles: (N, h, w) uint8 pictures or class maps.
+        picks: (M, 4) int64: which lie top left, top right, bottom left, bottom right.
+
+    Returns:
+        (M, 2h, 2w) uint8.
+    """
+    height, width = tiles.shape[1:]
+    grid = tiles[picks].reshape(-1, 2, 2, height, width).transpose(0, 1, 3, 2, 4)
+    return np.ascontiguousarray(grid).reshape(-1, 2 * height, 2 * width)
