@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +13,13 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from engines.errors import ModelError
+from engines.errors import ModelError, UsageError
 from training.recipe import EncoderName
+
+
+def network_input(pictures: Tensor) -> Tensor:
+    """(N, H, W, 3) uint8 RGB → (N, 3, H, W) float32 in [−1, 1], channels-last in memory."""
+    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 class Encoder(nn.Module):
@@ -25,9 +31,19 @@ class Encoder(nn.Module):
     channels: tuple[int, int, int, int, int]
     """Channels of the five maps, from fine to coarse."""
 
+    kept: int = 5
+    """How many of the five stages have layers; see `truncate`."""
+
     @abstractmethod
     def stages(self) -> list[Sequence[nn.Module]]:
         """The layers of the five stages, in order; a picture goes through all of them."""
+
+    @abstractmethod
+    def truncate(self, stages: int) -> None:
+        """Drop the layers behind the first `stages` stages (1 to 5); the maps behind them repeat the last one.
+
+        The weights that stay keep their names, so a file of the whole encoder still loads.
+        """
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature maps from fine to coarse: 5 × (N, C_i, H/2^(i+1), W/2^(i+1)), unless dilated."""
@@ -74,20 +90,32 @@ class DepthwiseConv2d(nn.Conv2d):
 
 
 class MobileNetV2Encoder(Encoder):
-    """MobileNetV2 (Sandler et al. 2018)."""
+    """MobileNetV2 (Sandler et al. 2018).
 
-    channels = (16, 24, 32, 96, 320)
+    Args:
+        width: factor of the channels of every layer (the paper's α); published weights exist for 1.0.
+        classifier_layer: keep the last 1×1 convolution to 1280 channels (features.18), which a classifier is better
+            with; a decoder only pays for it.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, width: float = 1.0, classifier_layer: bool = False) -> None:
         super().__init__()
-        # The last 1×1 convolution to 1280 channels (features.18) serves the classifier only.
-        self.features = torchvision.models.mobilenet_v2().features[:18]
+        self.features = torchvision.models.mobilenet_v2(width_mult=width).features[: 19 if classifier_layer else 18]
+        self.ends = (2, 4, 7, 14, len(self.features))
+        first, second, third, fourth, last = (self.features[end - 1] for end in self.ends)
+        self.channels = (
+            first.out_channels, second.out_channels, third.out_channels, fourth.out_channels, last.out_channels,
+        )  # fmt: skip
         for module in self.features.modules():
             if isinstance(module, nn.Conv2d) and module.groups > 1:
                 module.__class__ = DepthwiseConv2d  # same weights and keys, another `forward`
 
     def stages(self) -> list[Sequence[nn.Module]]:
-        return [self.features[first:last] for first, last in ((0, 2), (2, 4), (4, 7), (7, 14), (14, 18))]
+        return [self.features[first:last] for first, last in pairwise((0, *self.ends))]
+
+    def truncate(self, stages: int) -> None:
+        self.features, self.kept = self.features[: self.ends[stages - 1]], stages
+        self.channels = _repeat_last(self.channels, stages)
 
 
 class ResNetEncoder(Encoder):
@@ -96,6 +124,7 @@ class ResNetEncoder(Encoder):
 
     def __init__(self, depth: Literal[18, 50]) -> None:
         super().__init__()
+        self.depth = depth
         net = torchvision.models.resnet18() if depth == 18 else torchvision.models.resnet50()
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
@@ -113,15 +142,50 @@ class ResNetEncoder(Encoder):
             (self.layer2,), (self.layer3,), (self.layer4,),
         ]  # fmt: skip
 
+    def truncate(self, stages: int) -> None:
+        for name in ("layer1", "layer2", "layer3", "layer4")[stages - 1 :]:
+            setattr(self, name, nn.Sequential())
+        if stages == 1:
+            self.maxpool = nn.Sequential()
+        self.kept = stages
+        self.channels = _repeat_last(self.channels, stages)
+
     def forward(self, x: Tensor) -> list[Tensor]:
         return super().forward(x * self.scale + self.shift)
 
 
-def make_encoder(name: EncoderName) -> Encoder:
-    """An encoder with random weights."""
+def _repeat_last(channels: tuple[int, int, int, int, int], stages: int) -> tuple[int, int, int, int, int]:
+    first, second, third, fourth, fifth = (channels[min(i, stages - 1)] for i in range(5))
+    return first, second, third, fourth, fifth
+
+
+def make_encoder(
+    name: EncoderName, *, width: float = 1.0, stages: int = 5, classifier_layer: bool = False
+) -> Encoder:  # fmt: skip
+    """An encoder with random weights.
+
+    Args:
+        name: of the architecture.
+        width: factor of its channels; MobileNetV2 only.
+        stages: how many of the five are kept; see `Encoder.truncate`.
+        classifier_layer: see `MobileNetV2Encoder`; a ResNet has none.
+
+    Raises:
+        UsageError: a width for an encoder that comes in one only.
+    """
+    if name == "mobilenet_v2":
+        encoder: Encoder = MobileNetV2Encoder(width, classifier_layer and stages == 5)
+    elif width != 1:
+        raise UsageError(f"encoder {name} comes in width 1 only, not {width:g}; leave out width, or take mobilenet_v2")
+    else:
+        encoder = _make_resnet(name)
+    if stages < 5:
+        encoder.truncate(stages)
+    return encoder
+
+
+def _make_resnet(name: Literal["resnet18", "resnet50"]) -> Encoder:
     match name:
-        case "mobilenet_v2":
-            return MobileNetV2Encoder()
         case "resnet18":
             return ResNetEncoder(18)
         case "resnet50":
@@ -141,7 +205,7 @@ def download_imagenet(encoder: Encoder) -> dict[str, Tensor]:
     match encoder:
         case MobileNetV2Encoder():
             weights = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1
-        case ResNetEncoder(channels=(64, 64, *_)):
+        case ResNetEncoder(depth=18):
             weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
         case _:
             weights = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
