@@ -10,13 +10,12 @@ from typing import Any
 import msgspec
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from torch import nn
 
-from engines.classes import CITYSCAPES_CLASSES
 from engines.errors import ModelError, OutputError, UsageError
-from engines.settings import decode
-from training.models import Segmenter, build_model
 from training.models.encoder import read_weights
-from training.recipe import Recipe, recipe_as_dict
+from training.recipe import Recipe, decode_recipe, recipe_as_dict
+from training.task import Task, open_task
 
 RECIPE_KEY = "roadlens_recipe"
 """Where a checkpoint holds its recipe, as plain values."""
@@ -85,11 +84,17 @@ def stored_recipe(path: Path) -> Recipe | None:
     if not isinstance(content, dict) or "state_dict" not in content:
         raise ModelError(f"{path} is not a checkpoint: it holds no state_dict")
     plain = content.get(RECIPE_KEY)
-    return None if plain is None else decode(plain, Recipe, f"the recipe in {path}")
+    return None if plain is None else decode_recipe(plain, f"the recipe in {path}")
 
 
-def load_model(path: Path, recipe: Recipe | None = None) -> tuple[Segmenter, Recipe]:
-    """The moving average of a checkpoint, ready to predict.
+def load_model(path: Path, recipe: Recipe | None = None) -> tuple[nn.Module, Recipe]:
+    """The network of `open_checkpoint`, with the recipe in the place of the task."""
+    task, model = open_checkpoint(path, recipe)
+    return model, task.recipe
+
+
+def open_checkpoint(path: Path, recipe: Recipe | None = None) -> tuple[Task[Any, Any, Any], nn.Module]:
+    """The task of a checkpoint, and the moving average of its network, ready to predict.
 
     Args:
         path: a checkpoint of `training.run.train`.
@@ -104,7 +109,8 @@ def load_model(path: Path, recipe: Recipe | None = None) -> tuple[Segmenter, Rec
         raise UsageError(f"{path} does not say which recipe made it; name it with --recipe")
     weights = read_weights(path)
     state = {key.removeprefix(_AVERAGE): value for key, value in weights.items() if key.startswith(_AVERAGE)}
-    model = build_model(recipe.model, len(CITYSCAPES_CLASSES))
+    task = open_task(recipe)
+    model: nn.Module = task.build_model()
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -112,7 +118,7 @@ def load_model(path: Path, recipe: Recipe | None = None) -> tuple[Segmenter, Rec
         raise ModelError(
             f"{path} does not fit the model of recipe {recipe.name}: {line} …; give its own recipe"
         ) from None
-    return model.eval(), recipe
+    return task, model.eval()
 
 
 def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -58,13 +58,10 @@ def train(
     from training.recipe import read_recipe
     from training.run import BEST
     from training.run import train as run
+    from training.task import open_task
 
     settings = read_recipe(recipe, overrides or [])
-    if settings.frozen_stages and settings.encoder_weights is None:
-        raise UsageError(
-            f"recipe {settings.name}: frozen_stages = {settings.frozen_stages} would freeze random weights; give "
-            "encoder_weights=imagenet (a download) or a file, or frozen_stages=0"
-        )
+    open_task(settings).check()
     folder = output or Path("runs") / settings.name
     last = run(
         settings, data, folder, cache, resume=resume, skip_broken=skip_broken, devices=devices, nodes=nodes,

@@ -75,18 +75,32 @@ def count(predict: Predict, pairs: Pairs, classes: int) -> tuple[NDArray[np.int6
 
     A class map of another size than the label is brought to it by nearest neighbour.
     """
-    whole = np.zeros((len(pairs), classes, classes), np.int64)
-    inner = np.zeros_like(whole)
-    for start in range(0, len(pairs), BATCH):
-        maps = predict(pairs.photos[start : start + BATCH])
-        for i, found in enumerate(maps, start):
-            label = pairs.labels[i]
-            height, width = label.shape
-            if found.shape != label.shape:
-                found = cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-            whole[i] = confusion_matrix(label, found, classes)
-            inner[i] = confusion_matrix(np.where(edge_band(label), IGNORE, label).astype(np.uint8), found, classes)
-    return whole, inner
+    starts = range(0, len(pairs), BATCH)
+    rows = np.concatenate(
+        [
+            count_confusions(predict(pairs.photos[i : i + BATCH]), pairs.labels[i : i + BATCH], classes)
+            for i in starts
+        ]
+    )  # fmt: skip
+    return rows[:, 0], rows[:, 1]
+
+
+def count_confusions(maps: UInt8, labels: UInt8, classes: int) -> NDArray[np.int64]:
+    """Confusion matrices by picture: (n, 2, C, C), of every labelled pixel and without the edge band.
+
+    Args:
+        maps: (n, h, w) class ids; brought to the labels' size by nearest neighbour.
+        labels: (n, H, W) class ids, 255 ignored.
+        classes: C.
+    """
+    counts = np.zeros((len(maps), 2, classes, classes), np.int64)
+    for (whole, inner), found, label in zip(counts, maps, labels, strict=True):
+        height, width = label.shape
+        if found.shape != label.shape:
+            found = cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        whole[:] = confusion_matrix(label, found, classes)
+        inner[:] = confusion_matrix(np.where(edge_band(label), IGNORE, label).astype(np.uint8), found, classes)
+    return counts
 
 
 def bootstrap(matrices: NDArray[np.int64], resamples: int = 1000, seed: int = 0) -> tuple[Interval, Interval]:

@@ -21,10 +21,11 @@ from engines.errors import CheckFailed, UsageError
 from engines.spec import Metric, ModelSpec, OutputRole, embed_spec
 from training.files import write_file
 from training.models import Segmenter
-from training.recipe import Recipe
 
 if TYPE_CHECKING:
     import onnx
+
+    from training.tasks.segmentation import SegmentationRecipe
 
 UInt8 = NDArray[np.uint8]
 
@@ -78,7 +79,7 @@ class ExportedSegmenter(nn.Module):
 
 
 def cityscapes_spec(
-    recipe: Recipe,
+    recipe: SegmentationRecipe,
     height: int,
     width: int,
     version: str = "1",

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from engines.errors import ModelError
 from training.checkpoint import load_model
 from training.evaluation import Predictor
+from training.models.encoder import network_input
 from training.recipe import Recipe
-from training.segmentation import network_input
 
 
 def checkpoint_predictor(path: Path, precision: str, recipe: Recipe | None = None) -> Predictor:

@@ -1,4 +1,7 @@
-"""What a training run is made of: one typed YAML file under `training/recipes`."""
+"""What a training run is made of: one typed YAML file, read as the recipe of the task that it names.
+
+Here stands what the recipes of several tasks share; what a task adds stands with the task, under `training/tasks`.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ import msgspec
 
 from engines.errors import UsageError
 from engines.settings import decode, nearest, parse_scalar, read_yaml
+from training.task import task_class
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Whole = Annotated[int, msgspec.Meta(ge=0)]
 Rate = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-DataName = Literal["cityscapes-pairs", "cityscapes"]
 EncoderName = Literal["mobilenet_v2", "resnet18", "resnet50"]
 
 
@@ -63,47 +66,49 @@ class Augmentation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     photometry: Annotated[float, msgspec.Meta(ge=0)] = 0.7
 
 
-class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Cross-entropy with class balance plus Lovász-softmax; see `training.losses`."""
-
-    balance_power: Annotated[float, msgspec.Meta(ge=0)] = 0.5
-    balance_limit: Rate = 6.0
-    lovasz_weight: Annotated[float, msgspec.Meta(ge=0)] = 0.5
-
-
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One run.
+    """One run; a task derives its own recipe from this one and adds the keys that only it has.
 
-    `steps` counts optimizer steps of `batch` pictures each, over all processes together. `split` is the part of the
-    data that is trained on, at `height` × `width` pixels: `fit` leaves out every twentieth pair, on which (`dev`)
-    epochs and settings are chosen; `train` is both. `frozen_stages` of the encoder's five are not trained;
-    `encoder_weights` is `imagenet` (torchvision's, downloaded) or a file.
-    `freeze_encoder_norm` keeps the statistics of its batch norm. `ema_decay` is that of the moving average of the
+    `task` is a module under `training.tasks`, or the dotted path of a module of somebody else's. `steps` counts
+    optimizer steps of `batch` pictures each, over all processes together. The network is trained and evaluated on
+    pictures of `height` × `width` pixels. `split` is the part of the data that is trained on: `fit` leaves out `dev`,
+    on which epochs and settings are chosen; `train` is both. `ema_decay` is that of the moving average of the
     weights, which is what gets evaluated and exported. `workers` threads prepare views.
     """
 
     name: str
-    data: DataName
-    model: ModelSettings
+    task: str
     steps: Positive
     height: Positive = 256
     width: Positive = 256
-    task: Literal["segmentation"] = "segmentation"
     batch: Positive = 16
     evaluate_every: Positive = 500
     checkpoint_every: Positive = 100
     report_every: Positive = 50
     seed: Whole = 0
     split: Literal["fit", "train"] = "fit"
-    encoder_weights: Path | None = None
-    frozen_stages: Annotated[int, msgspec.Meta(ge=0, le=5)] = 0
-    freeze_encoder_norm: bool = True
     ema_decay: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.999
     precision: Literal["bf16-mixed", "16-mixed", "32-true"] = "bf16-mixed"
     workers: Positive = 1
     optimizer: Optimizer = Optimizer()
-    augmentation: Augmentation = Augmentation()
-    loss: Loss = Loss()
+
+
+class EncoderRecipe(Recipe, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A run that starts from an encoder trained before.
+
+    `encoder_weights` is `imagenet` (torchvision's, downloaded) or a file. `frozen_stages` of the encoder's five are
+    not trained; `freeze_encoder_norm` keeps the statistics of its batch norm.
+    """
+
+    encoder_weights: Path | None = None
+    frozen_stages: Annotated[int, msgspec.Meta(ge=0, le=5)] = 0
+    freeze_encoder_norm: bool = True
+
+
+class _Named(msgspec.Struct):
+    """As much of a recipe as says how to read the rest. Before there were other tasks, recipes named none."""
+
+    task: str = "segmentation"
 
 
 def bundled_recipes() -> dict[str, Path]:
@@ -119,8 +124,11 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         name: `cityscapes-unet`, or a path that ends in `.yaml`.
         overrides: `steps=100`, `optimizer.learning_rate=1e-3`; values as YAML.
 
+    Returns:
+        The recipe struct of the task that the file names.
+
     Raises:
-        UsageError: no such recipe, or a key or value that does not fit.
+        UsageError: no such recipe, no such task, or a key or value that does not fit.
     """
     bundled = bundled_recipes()
     path = Path(name)
@@ -130,7 +138,7 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
             hint = f"the nearest is {close}" if close else f"known are {', '.join(bundled)}"
             raise UsageError(f"There is no recipe {name!r}; {hint}; or give the path of a YAML file.")
         path = bundled[name]
-    recipe = read_yaml(path, Recipe)
+    recipe = read_yaml(path, task_class(read_yaml(path, _Named).task).recipe_type)
     return override(recipe, overrides) if overrides else recipe
 
 
@@ -153,7 +161,21 @@ def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:
                 raise UsageError(f"{change!r}: {group} is a value, not a group of keys; leave out what follows it.")
             place = inside
         place[last] = parse_scalar(text)
-    return decode(plain, Recipe, "overrides")
+    return decode_recipe(plain, "overrides")
+
+
+def decode_recipe(plain: object, where: str) -> Recipe:
+    """The recipe in plain values, as they stand in YAML, in a checkpoint or in an exported file.
+
+    Args:
+        plain: a mapping of keys to values.
+        where: what a sentence names in place of a file.
+
+    Raises:
+        UsageError: no such task, or a key or value that does not fit.
+    """
+    recipe: Recipe = decode(plain, task_class(decode(plain, _Named, where).task).recipe_type, where)
+    return recipe
 
 
 def recipe_as_dict(recipe: Recipe) -> dict[str, Any]:

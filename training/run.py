@@ -18,20 +18,18 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from engines.classes import CITYSCAPES_CLASSES
 from engines.errors import OutputError, UsageError
 from training.checkpoint import AtomicCheckpointIO, check_same_recipe
-from training.data import load_split
-from training.models import build_model
-from training.models.encoder import load_encoder
-from training.recipe import PSPNetSettings, Recipe, recipe_as_dict
-from training.segmentation import SegmentationTask
+from training.figures import in_words
+from training.learner import Learner
+from training.recipe import Recipe, recipe_as_dict
+from training.task import open_task
 
 LAST = "last.ckpt"
 """The newest checkpoint of a run, the one `--resume` goes on from."""
 
 BEST = "best.ckpt"
-"""The checkpoint with the highest mean IoU on `dev`."""
+"""The checkpoint with the highest of the task's scores on `dev` that is meant to pick one."""
 
 
 class Journal(L.Callback):
@@ -80,7 +78,9 @@ class Journal(L.Callback):
         scores = {k: round(float(v), 4) for k, v in trainer.callback_metrics.items() if k.startswith("dev/")}
         step = trainer.global_step
         self._write({"step": step, **scores})
-        self.say(f"step {step}/{self.total}  dev: mIoU {scores['dev/mean_iou']}, accuracy {scores['dev/accuracy']}")
+        main = [(key.removeprefix("dev/"), value) for key, value in scores.items() if key.count("/") == 1]
+        words = ", ".join(f"{in_words(name)} {value}" for name, value in main)
+        self.say(f"step {step}/{self.total}  dev: {words}")
         self._last = (step, self.clock())
 
 
@@ -93,10 +93,10 @@ def _step_of(line: str) -> float:
 
 
 class Checkpoints(L.Callback):
-    """Writes `last.ckpt` every `every` steps and at the end, and `best.ckpt` when `dev/mean_iou` has risen."""
+    """Writes `last.ckpt` every `every` steps and at the end, and `best.ckpt` when `dev/<score>` has risen."""
 
-    def __init__(self, folder: Path, every: int) -> None:
-        self.folder, self.every = folder, every
+    def __init__(self, folder: Path, every: int, score: str) -> None:
+        self.folder, self.every, self.score = folder, every, score
         self.best = float("-inf")
 
     def state_dict(self) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Checkpoints(L.Callback):
             trainer.save_checkpoint(self.folder / LAST)
 
     def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
-        score = float(trainer.callback_metrics["dev/mean_iou"])
+        score = float(trainer.callback_metrics[f"dev/{self.score}"])
         if score > self.best:
             self.best = score
             trainer.save_checkpoint(self.folder / BEST)
@@ -123,12 +123,12 @@ def train(
     recipe: Recipe, data: Path, output: Path, cache: Path | None = None, *, resume: bool = False,
     skip_broken: bool = False, devices: int | None = None, nodes: int = 1, say: Callable[[str], None] = print,
 ) -> Path:  # fmt: skip
-    """Train a recipe and write `last.ckpt`, `best.ckpt` (by mean IoU on `dev`), `recipe.yaml` and `metrics.jsonl`.
+    """Train a recipe and write `last.ckpt`, `best.ckpt` (by the task's score on `dev`), its YAML and `metrics.jsonl`.
 
     With several devices or nodes every process runs this same function (DDP); torchrun and SLURM are recognised.
 
     Args:
-        recipe: the run.
+        recipe: the run; its task is the one that it names.
         data: folder of the data set.
         output: folder for checkpoints and metrics; made if it is missing.
         cache: folder for decoded data, or None.
@@ -148,6 +148,7 @@ def train(
         ModelError: the encoder weights cannot be read.
         OutputError: `output` cannot be written to, or the disk is full; the last checkpoint is still good.
     """
+    task = open_task(recipe)
     last = output / LAST
     if last.exists():
         if not resume:
@@ -157,27 +158,26 @@ def train(
     # OpenCV's own threads would fight torch's; views are made in threads of ours.
     cv2.setNumThreads(1)
     L.seed_everything(recipe.seed, verbose=False)
-    model = build_model(recipe.model, len(CITYSCAPES_CLASSES))
-    if recipe.encoder_weights is not None and not last.exists():
-        load_encoder(model.encoder, recipe.encoder_weights)
-    size = (recipe.height, recipe.width)
-    fit = load_split(recipe.data, data, recipe.split, *size, cache, skip_broken=skip_broken, say=say)
-    dev = load_split(recipe.data, data, "dev", *size, cache, skip_broken=skip_broken, say=say)
-    task = SegmentationTask(model, recipe, fit, dev)
+    model = task.build_model()
+    if not last.exists():
+        task.initialise(model)
+    fit = task.load(data, recipe.split, cache=cache, skip_broken=skip_broken, say=say)
+    dev = task.load(data, "dev", cache=cache, skip_broken=skip_broken, say=say)
+    learner = Learner(task, model, fit, dev)
     journal = Journal(output / "metrics.jsonl", recipe.steps, recipe.batch, say, recipe.report_every)
-    trainer = _make_trainer(recipe, output, [journal, Checkpoints(output, recipe.checkpoint_every)], devices, nodes)
-    # Batch norm of the 1×1 level of pyramid pooling has a single value a picture, and needs two to see a spread.
-    least = (2 if isinstance(recipe.model, PSPNetSettings) else 1) * trainer.world_size
+    checkpoints = Checkpoints(output, recipe.checkpoint_every, task.score)
+    trainer = _make_trainer(recipe, output, [journal, checkpoints], devices, nodes)
+    least = task.least_batch() * trainer.world_size
     if recipe.batch < least:
         raise UsageError(
             f"batch = {recipe.batch} is too small for {type(model).__name__} on {trainer.world_size} devices; "
             f"give batch={least} or more"
         )
     try:
-        trainer.fit(task, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+        trainer.fit(learner, ckpt_path=str(last) if last.exists() else None, weights_only=True)
     except torch.cuda.OutOfMemoryError:
         smaller = recipe.batch // 2
-        advice = f"try batch={smaller}" if smaller >= least else "take a smaller encoder, or a GPU with more memory"
+        advice = f"try batch={smaller}" if smaller >= least else "take a smaller network, or a GPU with more memory"
         raise UsageError(f"batch = {recipe.batch} does not fit into the GPU's memory; {advice}") from None
     except ConnectionError:
         raise  # from another process of a distributed run: no disk's fault

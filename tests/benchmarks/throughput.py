@@ -34,9 +34,10 @@ from tests.training.conftest import write_pairs
 from training.data.cityscapes_pairs import load_pairs
 from training.losses import auxiliary_loss, segmentation_loss
 from training.models import build_model
-from training.recipe import PSPNetSettings, Recipe, override, read_recipe
+from training.models.encoder import network_input
+from training.recipe import PSPNetSettings, override, read_recipe
 from training.run import train
-from training.segmentation import RandomViews, network_input
+from training.tasks.segmentation import RandomViews, SegmentationRecipe
 
 PAIRS = 40
 
@@ -64,7 +65,7 @@ MEASURES = (
 )
 
 
-def make_step(recipe: Recipe, variant: Variant, views: RandomViews) -> Callable[[], None]:
+def make_step(recipe: SegmentationRecipe, variant: Variant, views: RandomViews) -> Callable[[], None]:
     """One training step of a hand-written loop, with a mark for the profiler around each of its parts."""
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
@@ -117,7 +118,7 @@ def seconds_a_step(step: Callable[[], None], steps: int) -> float:
     return (time.perf_counter() - start) / steps
 
 
-def our_rate(recipe: Recipe, data: Path, steps: int) -> float:
+def our_rate(recipe: SegmentationRecipe, data: Path, steps: int) -> float:
     """Pictures a second of `training.run.train`, from its journal: the first line of it warms up."""
     changes = [f"steps={2 * steps}", f"report_every={steps}", f"evaluate_every={2 * steps}", "encoder_weights=null"]
     with tempfile.TemporaryDirectory() as folder:

@@ -12,10 +12,11 @@ import torch
 from engines.classes import CITYSCAPES_CLASSES
 from training.checkpoint import load_model
 from training.export import cityscapes_spec, export_segmenter
-from training.recipe import Recipe, UNetSettings
+from training.recipe import UNetSettings
 from training.run import train
+from training.tasks.segmentation import SegmentationRecipe
 
-TINY_UNET = Recipe(
+TINY_UNET = SegmentationRecipe(
     name="tiny-unet", data="cityscapes-pairs", model=UNetSettings(decoder=(16, 16, 16, 16)), steps=2, batch=2,
     evaluate_every=1, checkpoint_every=1, report_every=1, frozen_stages=1, ema_decay=0.9, precision="32-true",
 )  # fmt: skip

@@ -47,7 +47,7 @@ def test_train_export_eval_from_end_to_end(pairs_folder: Path, tmp_path: Path) -
     trained = call("train", "cityscapes-unet", *small, "--data", pairs_folder, "-o", run)
     assert trained.exit_code == 0, trained.output
     assert "step 1/1" in trained.output
-    assert "mIoU" in trained.output
+    assert "mean IoU" in trained.output
     names = {p.name for p in run.iterdir()}
     assert {"last.ckpt", "best.ckpt", "metrics.jsonl", "recipe.yaml", "tensorboard"} <= names
 

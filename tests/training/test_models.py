@@ -24,7 +24,8 @@ from training.export import ExportedSegmenter, check_pictures, cityscapes_spec, 
 from training.models import Segmenter, build_model
 from training.models.encoder import IMAGENET, ResNetEncoder, fold_normalization, load_encoder, make_encoder
 from training.models.pspnet import PyramidPooling, average_matrix, bilinear_matrix
-from training.recipe import ModelSettings, PSPNetSettings, Recipe, UNetSettings
+from training.recipe import ModelSettings, PSPNetSettings, UNetSettings
+from training.tasks.segmentation import SegmentationRecipe
 
 OPERATORS = Path(__file__).resolve().parents[3] / "shared" / "tensorrt" / "onnx-operators.json"
 
@@ -103,7 +104,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """A network's name, and its export for 64×96 pixels with both outputs."""
     name = request.param
     path = tmp_path_factory.mktemp("export") / "model.onnx"
-    recipe = Recipe(name=name, data="cityscapes-pairs", model=MODELS[name], steps=1)
+    recipe = SegmentationRecipe(name=name, data="cityscapes-pairs", model=MODELS[name], steps=1)
     export_segmenter(make(name), cityscapes_spec(recipe, 64, 96, confidence=True), path)
     return name, path
 
@@ -153,7 +154,7 @@ def test_export_is_one_clean_file(exported: tuple[str, Path]) -> None:
 @pytest.mark.parametrize("name", ["unet", "pspnet"])
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (256, 512), (512, 1024)])
 def test_export_of_the_sizes_of_the_house(name: str, height: int, width: int, tmp_path: Path) -> None:
-    recipe = Recipe(name=name, data="cityscapes-pairs", model=MODELS[name], steps=1)
+    recipe = SegmentationRecipe(name=name, data="cityscapes-pairs", model=MODELS[name], steps=1)
     model, path = make(name), tmp_path / "model.onnx"
     export_segmenter(model, cityscapes_spec(recipe, height, width), path)
     # The export compares with the eager model through OpenVINO, and raises. Here the file that it wrote is asked again
@@ -186,14 +187,14 @@ class Restless(nn.Module):
 
 
 def test_a_graph_that_answers_differently_is_not_written(tmp_path: Path) -> None:
-    recipe = Recipe(name="restless", data="cityscapes-pairs", model=UNetSettings(), steps=1)
+    recipe = SegmentationRecipe(name="restless", data="cityscapes-pairs", model=UNetSettings(), steps=1)
     with pytest.raises(CheckFailed, match="the exported graph of restless is not the model"):
         export_segmenter(Restless(), cityscapes_spec(recipe, 64, 64), tmp_path / "model.onnx")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_that_cannot_be_is_one_sentence(tmp_path: Path) -> None:
-    recipe = Recipe(name="unet", data="cityscapes-pairs", model=UNetSettings(), steps=1)
+    recipe = SegmentationRecipe(name="unet", data="cityscapes-pairs", model=UNetSettings(), steps=1)
     with pytest.raises(UsageError, match="multiples of 32; 100×64 is not: take 128×64"):
         export_segmenter(make("unet"), cityscapes_spec(recipe, 100, 64), tmp_path / "model.onnx")
 

@@ -10,7 +10,8 @@ import yaml
 from engines.errors import UsageError
 from training.checkpoint import pack_recipe
 from training.models import PSPNet, UNet, build_model
-from training.recipe import Recipe, UNetSettings, bundled_recipes, override, read_recipe, recipe_as_dict
+from training.recipe import UNetSettings, bundled_recipes, override, read_recipe, recipe_as_dict
+from training.tasks.segmentation import SegmentationRecipe
 
 
 @pytest.mark.parametrize(("name", "network"), [("cityscapes-unet", UNet), ("cityscapes-pspnet", PSPNet)])
@@ -77,7 +78,7 @@ def test_overrides(change: str, key: str, value: object) -> None:
     ],
 )
 def test_what_does_not_fit_is_named(change: str, sentence: str) -> None:
-    recipe = Recipe(name="x", data="cityscapes-pairs", model=UNetSettings(), steps=1)
+    recipe = SegmentationRecipe(name="x", data="cityscapes-pairs", model=UNetSettings(), steps=1)
     with pytest.raises(UsageError, match=sentence) as caught:
         override(recipe, [change])
     assert "\n" not in str(caught.value)

@@ -19,12 +19,13 @@ from training.data.cityscapes_pairs import load_pairs
 from training.evaluation import Scores, count, open_predictor
 from training.models import UNet
 from training.models.encoder import make_encoder
-from training.recipe import PSPNetSettings, Recipe, UNetSettings, override
+from training.recipe import PSPNetSettings, UNetSettings, override
 from training.run import train
+from training.tasks.segmentation import SegmentationRecipe
 
 TINY = {
     "unet": override(TINY_UNET, ["steps=8", "evaluate_every=4"]),
-    "pspnet": Recipe(
+    "pspnet": SegmentationRecipe(
         name="tiny-pspnet", data="cityscapes-pairs", model=PSPNetSettings(pooled=16, width=16), steps=6, batch=2,
         evaluate_every=3, checkpoint_every=2, report_every=1, precision="bf16-mixed", freeze_encoder_norm=False,
     ),
@@ -138,7 +139,7 @@ class Greedy(UNet):
     ("batch", "sentence"),
     [
         (6, r"batch = 6 does not fit into the GPU's memory; try batch=3$"),
-        (1, r"batch = 1 does not fit into the GPU's memory; take a smaller encoder, or a GPU with more memory$"),
+        (1, r"batch = 1 does not fit into the GPU's memory; take a smaller network, or a GPU with more memory$"),
     ],
 )
 def test_too_small_a_gpu_suggests_a_batch_that_may_fit(
@@ -147,7 +148,7 @@ def test_too_small_a_gpu_suggests_a_batch_that_may_fit(
     def build(settings: UNetSettings, classes: int) -> Greedy:
         return Greedy(make_encoder(settings.encoder), classes, settings.decoder)
 
-    monkeypatch.setattr("training.run.build_model", build)
+    monkeypatch.setattr("training.models.build_model", build)
     with pytest.raises(UsageError, match=sentence):
         train(override(TINY_UNET, [f"batch={batch}"]), pairs_folder, tmp_path / "run", say=_silent)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from engines.errors import UsageError
 from training.data.cityscapes_pairs import SIDE, Pairs, Split, load_pairs
-from training.recipe import DataName
 
 __all__ = ["load_split", "recognise"]
+
+
+DataName = Literal["cityscapes-pairs", "cityscapes"]
 
 
 def recognise(root: Path) -> DataName:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-UInt8 = NDArray[np.uint8]
-View = Callable[[int, np.random.Generator], tuple[UInt8, UInt8]]
+from training.task import View
 
 
 @lru_cache(maxsize=4)
@@ -35,11 +35,11 @@ def batch_indices(step: int, size: int, batch: int, seed: int) -> list[int]:
     return indices
 
 
-class StepwiseBatches(IterableDataset[tuple[Tensor, Tensor]]):
+class StepwiseBatches(IterableDataset[tuple[Tensor, ...]]):
     """Batches from `first_step` on; randomness depends on (seed, step, place in the batch) and nothing else.
 
-    Yields (N, H, W, 3) uint8 pictures and (N, H, W) uint8 labels. With several processes (DDP) rank r of R takes
-    every R-th place of the batch.
+    Yields the arrays of N views, stacked: (N, H, W, 3) uint8 pictures and whatever goes with them. With several
+    processes (DDP) rank r of R takes every R-th place of the batch.
 
     Views are made ahead by threads: OpenCV lets go of the interpreter while it works, and threads share the decoded
     data, where worker processes would each hold a copy (or fork after OpenCV's and torch's threads started).
@@ -62,21 +62,20 @@ class StepwiseBatches(IterableDataset[tuple[Tensor, Tensor]]):
         self.first_step, self.last_step, self.rank, self.world = first_step, last_step, rank, world
         self.threads = threads
 
-    def _submit(self, pool: ThreadPoolExecutor, step: int) -> list[Future[tuple[UInt8, UInt8]]]:
+    def _submit(self, pool: ThreadPoolExecutor, step: int) -> list[Future[tuple[NDArray[Any], ...]]]:
         places = list(enumerate(batch_indices(step, self.size, self.batch, self.seed)))[self.rank :: self.world]
         return [
             pool.submit(self.view, index, np.random.default_rng((self.seed, step, place))) for place, index in places
         ]
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         with ThreadPoolExecutor(self.threads, "views") as pool:
-            ahead: deque[list[Future[tuple[UInt8, UInt8]]]] = deque()
+            ahead: deque[list[Future[tuple[NDArray[Any], ...]]]] = deque()
             try:
                 for step in range(self.first_step, self.last_step):
                     while len(ahead) < 3 and step + len(ahead) < self.last_step:
                         ahead.append(self._submit(pool, step + len(ahead)))
                     views = [future.result() for future in ahead.popleft()]
-                    pictures, labels = np.stack([v[0] for v in views]), np.stack([v[1] for v in views])
-                    yield torch.from_numpy(pictures), torch.from_numpy(labels)
+                    yield tuple(torch.from_numpy(np.stack(arrays)) for arrays in zip(*views, strict=True))
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -32,6 +32,7 @@ from training.evaluation import (
 from training.recipe import PSPNetSettings, Recipe, UNetSettings
 from training.report.charts import Line, Mark, axis, line_chart, moving_average, scatter_chart
 from training.report.subject import Subject
+from training.tasks.segmentation import SegmentationRecipe
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -173,7 +174,7 @@ def _milliseconds(row: Row | None) -> str:
 
 def describe_recipe(recipe: Recipe | None) -> str:
     """What a recipe makes, in words; a dash where none is known."""
-    if recipe is None:
+    if not isinstance(recipe, SegmentationRecipe):
         return "–"
     architecture, encoder = _ARCHITECTURES[type(recipe.model)], _ENCODERS[recipe.model.encoder]
     return f"{architecture} over {encoder}, {recipe.steps:,} steps of {recipe.batch}"

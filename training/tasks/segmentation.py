@@ -1,0 +1,143 @@
+"""Semantic segmentation of the road: the 19 Cityscapes classes, from Cityscapes or the image pairs made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.classes import CITYSCAPES_CLASSES
+from engines.spec import Metric, ModelSpec
+from training.data import load_split, recognise
+from training.data.augmentation import random_geometry, random_photometry
+from training.data.cityscapes_pairs import SIDE, Pairs, Split, class_frequencies, ignore_doubtful_pixels
+from training.evaluation import Scores, count_confusions
+from training.recipe import Augmentation, EncoderRecipe, ModelSettings, PSPNetSettings, Rate
+from training.task import EncoderTask, Outputs, View
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from training.models import Segmenter
+
+UInt8 = NDArray[np.uint8]
+
+
+class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Cross-entropy with class balance plus Lovász-softmax; see `training.losses`."""
+
+    balance_power: Annotated[float, msgspec.Meta(ge=0)] = 0.5
+    balance_limit: Rate = 6.0
+    lovasz_weight: Annotated[float, msgspec.Meta(ge=0)] = 0.5
+
+
+class SegmentationRecipe(EncoderRecipe, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A segmenter's run. Of the pairs every twentieth is `dev`, of Cityscapes every twentieth picture."""
+
+    task: str = "segmentation"
+    data: Literal["cityscapes-pairs", "cityscapes"]
+    model: ModelSettings
+    augmentation: Augmentation = Augmentation()
+    loss: Loss = Loss()
+
+
+@dataclass(frozen=True)
+class RandomViews:
+    """Random views of labelled pictures; see `training.data.augmentation`.
+
+    Attributes:
+        photos: (N, H, W, 3) uint8 RGB.
+        labels: (N, H, W) uint8, 255 ignored.
+        options: ranges of the randomness.
+    """
+
+    photos: UInt8
+    labels: UInt8
+    options: Augmentation
+
+    def __call__(self, index: int, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
+        """A view of picture `index`: (H, W, 3) and (H, W) uint8."""
+        options = self.options
+        picture, label = random_geometry(self.photos[index], self.labels[index], rng, options.scale, options.aspect)
+        return random_photometry(picture, rng, options.photometry), label
+
+
+class Segmentation(EncoderTask[SegmentationRecipe, "Segmenter", Pairs]):
+    """See `training.task.Task`. A row of figures is a picture's two confusion matrices; see `count_confusions`."""
+
+    recipe_type = SegmentationRecipe
+
+    def build_model(self) -> Segmenter:
+        from training.models import build_model
+
+        return build_model(self.recipe.model, len(CITYSCAPES_CLASSES))
+
+    def least_batch(self) -> int:
+        # Batch norm of the 1×1 level of pyramid pooling has a single value a picture, and needs two to see a spread.
+        return 2 if isinstance(self.recipe.model, PSPNetSettings) else 1
+
+    def load(
+        self, folder: Path, split: str, *, size: tuple[int, int] | None = None, cache: Path | None = None,
+        skip_broken: bool = False, say: Callable[[str], None] = print,
+    ) -> Pairs:  # fmt: skip
+        """Read a split. What is trained on is the recipe's data set, at its size; a model is scored on what there is:
+        the pairs come in one size, to which a class map of another is brought; Cityscapes is read at the model's."""
+        data = self.recipe.data
+        if size is None:
+            size = (self.recipe.height, self.recipe.width)
+        else:
+            data = recognise(folder)
+            size = (SIDE, SIDE) if data == "cityscapes-pairs" else size
+        return load_split(data, folder, cast("Split", split), *size, cache, skip_broken=skip_broken, say=say)
+
+    def views(self, fit: Pairs) -> View:
+        from torch import from_numpy
+
+        from training.losses import class_balance
+
+        loss = self.recipe.loss
+        frequencies = from_numpy(class_frequencies(fit.labels))
+        self.class_weights = class_balance(frequencies, loss.balance_power, loss.balance_limit)
+        labels = np.stack([ignore_doubtful_pixels(label) for label in fit.labels]) if fit.blurred else fit.labels
+        return RandomViews(fit.photos, labels, self.recipe.augmentation)
+
+    def loss(self, model: Segmenter, batch: tuple[Tensor, ...], step: int) -> Tensor:
+        from training.losses import auxiliary_loss, segmentation_loss
+        from training.models.encoder import network_input
+
+        pictures, target = batch
+        labels = target.long()
+        self.class_weights = self.class_weights.to(labels.device)
+        logits, auxiliary = model.training_scores(network_input(pictures))
+        phase = (step % 4, step // 4 % 4)
+        loss = segmentation_loss(logits, labels, self.class_weights, self.recipe.loss.lovasz_weight, phase)
+        if auxiliary is not None and isinstance(self.recipe.model, PSPNetSettings):
+            loss = loss + self.recipe.model.auxiliary_weight * auxiliary_loss(auxiliary, labels, self.class_weights)
+        return loss
+
+    def predict(self, model: Segmenter, pictures: Tensor) -> dict[str, Tensor]:
+        from torch import uint8
+
+        from training.models.encoder import network_input
+
+        return {"class_map": model(network_input(pictures)).argmax(1).to(uint8)}
+
+    def measure(self, outputs: Outputs, data: Pairs, indices: Sequence[int]) -> NDArray[np.int64]:
+        return count_confusions(outputs["class_map"], data.labels[indices], len(CITYSCAPES_CLASSES))
+
+    def scores(self, rows: NDArray[Any]) -> dict[str, float]:
+        whole = Scores.from_confusion(rows[:, 0].sum(0))
+        by_class = zip(CITYSCAPES_CLASSES, whole.iou, strict=True)
+        return {"mean_iou": whole.mean_iou, "accuracy": whole.accuracy} | {
+            f"iou/{info.name}": float(iou) for info, iou in by_class
+        }
+
+    def spec(self, height: int, width: int, version: str, metrics: tuple[Metric, ...]) -> ModelSpec:
+        from training.export import cityscapes_spec
+
+        return cityscapes_spec(self.recipe, height, width, version, metrics=metrics)
