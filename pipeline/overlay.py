@@ -7,7 +7,8 @@ later pictures from its planes, so they are never written to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import av
@@ -200,6 +201,9 @@ class Overlay:
         # By name: a box may come from another model, whose class ids mean something else.
         self._colors = {info.name: colorimetry.yuv(_vivid(info.color)) for info in self.classes}
         self._things = [info for info in self.classes if info.thing and info.name not in hidden]
+        # Where every class is shown and the ids have no gaps, one maximum says whether all of a map is coloured.
+        gapless = sorted(info.id for info in self.classes) == list(range(len(self.classes)))
+        self._last_shown = len(self.classes) - 1 if gapless and self._shown[: len(self.classes)].all() else -1
         self._black, self._white = colorimetry.yuv((16, 16, 16))[0], colorimetry.yuv((255, 255, 255))[0]
         self.degraded: Callable[[Degraded], None] = lambda _what: None
         self._ink: _InkCanvas | None = None
@@ -258,7 +262,7 @@ class Overlay:
     def _annotate(self, canvas: _Canvas | _InkCanvas, analysis: Analysis, heads_up: str) -> None:
         class_map = analysis.class_map
         if class_map is not None and self.style.outlines:
-            self._outline(canvas, class_map)
+            self._outline(canvas, class_map, analysis.area)
         if self.style.boxes:
             for box in analysis.boxes:
                 self._box(canvas, box)
@@ -272,8 +276,9 @@ class Overlay:
 
     def _blend(self, source: av.VideoFrame, result: av.VideoFrame, class_map: UInt8) -> None:
         opacity = self.style.opacity
-        hidden = cv2.LUT(class_map, 255 - self._shown)
-        some_hidden = bool(hidden.any())
+        some_hidden = int(class_map.max()) > self._last_shown
+        if some_hidden:
+            hidden = cv2.LUT(class_map, 255 - self._shown)
         interleaved = source.format.name == "nv12"
         for index in range(len(source.planes)):
             original, target = plane(source, index), plane(result, index)
@@ -286,14 +291,14 @@ class Overlay:
             if some_hidden:
                 cv2.copyTo(original, cv2.resize(hidden, size, interpolation=cv2.INTER_NEAREST), target)
 
-    def _outline(self, canvas: _Canvas | _InkCanvas, class_map: UInt8) -> None:
+    def _outline(self, canvas: _Canvas | _InkCanvas, class_map: UInt8, area: Mapping[str, float]) -> None:
         height, width = class_map.shape
         scale = np.array([canvas.width / width, canvas.height / height], np.float32)
         thickness = max(1, round(canvas.height / 540))
         for info in self._things:
+            if area and info.name not in area:
+                continue  # known to be absent: nothing to look for
             mask = (class_map == info.id).view(np.uint8)
-            if not cv2.countNonZero(mask):
-                continue
             contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
             curves = [
                 _smoothed((contour[:, 0, :].astype(np.float32) + 0.5) * scale)
@@ -397,8 +402,11 @@ def _vivid(color: tuple[int, int, int]) -> tuple[int, int, int]:
 
 def _fixed(curves: Sequence[NDArray[np.float32]], across: int, down: int) -> list[NDArray[np.int32]]:
     """Curves on a plane that is subsampled by 2^across and 2^down, in OpenCV's numbers: a pixel's centre is whole."""
-    scale = np.array([1 / (1 << across), 1 / (1 << down)], np.float32)
-    return [np.rint((curve * scale - 0.5) * (1 << _SHIFT)).astype(np.int32) for curve in curves]
+    one = 1 << _SHIFT
+    points = np.concatenate(curves) * np.array([one / (1 << across), one / (1 << down)], np.float32) - one / 2
+    fixed = np.rint(points).astype(np.int32)
+    ends = itertools.accumulate((len(curve) for curve in curves), initial=0)
+    return [fixed[first:last] for first, last in itertools.pairwise(ends)]
 
 
 def _smoothed(curve: NDArray[np.float32]) -> NDArray[np.float32]:
