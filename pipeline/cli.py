@@ -152,6 +152,9 @@ def serve(
     realtime: Annotated[bool, typer.Option("--realtime", help="Play the files as if they were cameras.")] = False,
     model: Annotated[list[str] | None, typer.Option(metavar="NAME[:EVERY]", help="Bundled name or .onnx.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 (GPU), bf16 or int8.")] = None,
+    anonymize: Annotated[
+        bool, typer.Option("--anonymize", help="Blur people and number plates in every picture that leaves.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
 ) -> None:
     """Serve the dashboard and the control API: streams are added, watched and removed while others run."""
@@ -164,6 +167,8 @@ def serve(
         },
     }  # fmt: skip
     settings = _configured(config, values)
+    if anonymize and settings.anonymize is None:
+        settings = _anonymized(settings)
     settings = _with_outputs(settings, to or [], hls, record, events)
     settings = _with_lists(settings, sources or [], model or [], precision, pub or [], [], None, realtime)
     from rich.console import Console

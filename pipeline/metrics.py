@@ -10,9 +10,8 @@ from __future__ import annotations
 import errno
 import socket
 import threading
-from collections.abc import Callable
 from socketserver import ThreadingMixIn
-from typing import Literal, Self, TypeVar
+from typing import Generic, Literal, Self, TypeVar
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import WSGIApplication
 
@@ -52,14 +51,14 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry(auto_describe=True)
-        self._decoded = _by_label(Counter("roadlens_frames_decoded", "Frames decoded.", ("stream",), registry=registry))
-        self._inferred = _by_label(
+        self._decoded = _Children(Counter("roadlens_frames_decoded", "Frames decoded.", ("stream",), registry=registry))
+        self._inferred = _Children(
             Counter("roadlens_frames_inferred", "Frames a model has looked at.", ("stream", "model"), registry=registry)
         )
-        self._emitted = _by_label(
+        self._emitted = _Children(
             Counter("roadlens_frames_emitted", "Frames handed to the outputs.", ("stream",), registry=registry)
         )
-        self._dropped = _by_label(
+        self._dropped = _Children(
             Counter(
                 "roadlens_frames_dropped",
                 "Frames dropped, by the stage that dropped them and why.",
@@ -67,10 +66,10 @@ class Metrics:
                 registry=registry,
             )
         )
-        self._decode_errors = _by_label(
+        self._decode_errors = _Children(
             Counter("roadlens_decode_errors", "Packets or frames that did not decode.", ("stream",), registry=registry)
         )
-        self._stage = _by_label(
+        self._stage = _Children(
             Histogram(
                 "roadlens_stage_seconds",
                 "Time a frame (in batch stages: a batch) spends in a stage.",
@@ -79,7 +78,7 @@ class Metrics:
                 registry=registry,
             )
         )
-        self._age = _by_label(
+        self._age = _Children(
             Histogram(
                 "roadlens_frame_age_seconds",
                 "Time from leaving the decoder to being emitted.",
@@ -88,7 +87,7 @@ class Metrics:
                 registry=registry,
             )
         )
-        self._queue_depth = _by_label(
+        self._queue_depth = _Children(
             Gauge("roadlens_queue_depth", "Items waiting in a queue.", ("stream", "queue"), registry=registry)
         )
         self._engine_info = Gauge(
@@ -103,7 +102,7 @@ class Metrics:
             ("model", "state"),
             registry=registry,
         )
-        self._degraded = _by_label(
+        self._degraded = _Children(
             Counter(
                 "roadlens_degraded",
                 "What could not be had, what is used in its place, and what is lacking.",
@@ -114,29 +113,31 @@ class Metrics:
         self._encoder_info = Gauge(
             "roadlens_encoder_info", "1 for the encoder that a stream uses.", ("stream", "encoder"), registry=registry
         )
-        self._stream_state = Gauge(
-            "roadlens_stream_state", "1 for the state that a stream's source is in.", ("stream", "state"),
-            registry=registry,
+        self._stream_state = _Children(
+            Gauge(
+                "roadlens_stream_state", "1 for the state that a stream's source is in.", ("stream", "state"),
+                registry=registry,
+            )
         )  # fmt: skip
-        self._source_failures = _by_label(
+        self._source_failures = _Children(
             Counter(
                 "roadlens_source_failures", "Connections to a live source that failed or were lost, by cause.",
                 ("stream", "cause"), registry=registry,
             )
         )  # fmt: skip
-        self._source_reconnects = _by_label(
+        self._source_reconnects = _Children(
             Counter(
                 "roadlens_source_reconnects", "Returns of a live source, by the cause of its last failure.",
                 ("stream", "cause"), registry=registry,
             )
         )  # fmt: skip
-        self._output_running = _by_label(
+        self._output_running = _Children(
             Gauge(
                 "roadlens_output_running", "1 while a live output takes pictures.", ("stream", "output"),
                 registry=registry,
             )
         )  # fmt: skip
-        self._output_failures = _by_label(
+        self._output_failures = _Children(
             Counter(
                 "roadlens_output_failures",
                 "How often a live output had to pause or to connect anew.",
@@ -144,7 +145,7 @@ class Metrics:
                 registry=registry,
             )
         )
-        self._output_dropped = _by_label(
+        self._output_dropped = _Children(
             Counter(
                 "roadlens_output_dropped",
                 "Pictures that a live output left out; they are emitted frames.",
@@ -212,7 +213,7 @@ class Metrics:
     def state(self, change: StateChange) -> None:
         """The state that a stream's source is in; replaces the one before."""
         for each in SourceState:
-            self._stream_state.labels(change.stream, each.value).set(each is change.state)
+            self._stream_state(change.stream, each.value).set(each is change.state)
         if change.state in {SourceState.BACKING_OFF, SourceState.FAILED} and change.cause:
             self._source_failures(change.stream, change.cause).inc()
         if change.state is SourceState.STREAMING and change.reconnects and change.cause:
@@ -240,6 +241,19 @@ class Metrics:
     def output_dropped(self, stream: str, output: str, reason: str, count: int = 1) -> None:
         """Pictures that a live output left out, and why."""
         self._output_dropped(stream, output, reason).inc(count)
+
+    def forget(self, stream: str) -> None:
+        """A stream was removed, and so are its series: streams may come and go for months."""
+        for children in (
+            self._decoded, self._inferred, self._emitted, self._dropped, self._decode_errors, self._age,
+            self._queue_depth, self._stream_state, self._source_failures, self._source_reconnects,
+            self._output_running, self._output_failures, self._output_dropped,
+        ):  # fmt: skip
+            children.forget(stream)
+        with self._lock:
+            encoder = self._encoders.pop(stream, None)
+            if encoder is not None:
+                self._encoder_info.remove(stream, encoder)
 
     def serve(self, host: str = "127.0.0.1", port: int = 9464) -> MetricsServer:
         """Answer Prometheus over HTTP at `http://host:port/metrics` until the returned server is closed.
@@ -305,14 +319,21 @@ class _Silent(WSGIRequestHandler):
         """Say nothing: a scrape every few seconds is no news."""
 
 
-def _by_label(metric: Child) -> Callable[..., Child]:
-    """The metric's children by label values; `labels()` itself costs more than the observation."""
-    children: dict[tuple[str, ...], Child] = {}
+class _Children(Generic[Child]):
+    """A metric's children by label values; `labels()` itself costs more than the observation."""
 
-    def child(*values: str) -> Child:
-        found = children.get(values)
+    def __init__(self, metric: Child) -> None:
+        self._metric: Child = metric
+        self._children: dict[tuple[str, ...], Child] = {}
+
+    def __call__(self, *values: str) -> Child:
+        found = self._children.get(values)
         if found is None:
-            found = children[values] = metric.labels(*values)
+            found = self._children[values] = self._metric.labels(*values)
         return found
 
-    return child
+    def forget(self, first: str) -> None:
+        """Remove the children whose first label has this value."""
+        for values in [v for v in list(self._children) if v[0] == first]:
+            self._children.pop(values, None)
+            self._metric.remove(*values)

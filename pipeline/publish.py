@@ -75,6 +75,7 @@ class _Stream:
     """What the publisher knows of a stream.
 
     Attributes:
+        run: id of the run that its messages are of.
         first: first sequence number of this run.
         next: sequence number of the next analysis.
         done: sequence number up to which analyses have been sent, or not been wanted.
@@ -82,6 +83,7 @@ class _Stream:
         alive: whether it gets heartbeats.
     """
 
+    run: str
     first: int
     next: int
     done: int
@@ -127,7 +129,7 @@ class Publisher:
 
     Attributes:
         endpoint: the address bound, with the port that was chosen.
-        sent: messages handed to ZeroMQ by stream, ends included.
+        sent: messages handed to ZeroMQ by stream, ends included, without streams that were forgotten.
         unsent: analyses given up by stream because PUSH waited longer than a run being stopped may.
 
     Raises:
@@ -164,7 +166,8 @@ class Publisher:
         self._heartbeat = heartbeat
         self._first = dict(first_sequence or {})
         self._streams: dict[str, _Stream] = {}
-        self._changes: deque[StateChange] = deque(maxlen=_CHANGES)
+        # A name stands for a stream that is to be forgotten once what came before it has been told.
+        self._changes: deque[StateChange | str] = deque(maxlen=_CHANGES)
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._outlet = Outlet(
@@ -193,7 +196,7 @@ class Publisher:
             if not self._outlet.anybody():
                 stream.done = sequence + 1
                 return
-        message = from_analysis(analysis, sequence, run=self._run, run_start=stream.first)
+        message = from_analysis(analysis, sequence, run=stream.run, run_start=stream.first)
         candidates = [topic(name, "analysis")]
         if self.pattern == "pub":
             candidates += (class_topic(seen, name) for seen in sorted(classes_seen(message)))
@@ -216,11 +219,14 @@ class Publisher:
         With `push` it goes out as soon as a reader takes it.
         """
         self._changes.append(change)
-        if self._lock.acquire(blocking=False):
-            try:
-                self._tell_changes(wait=False)
-            finally:
-                self._lock.release()
+        self._tell_changes_if_free()
+
+    def forget(self, stream: str) -> None:
+        """A stream was removed: nobody who comes later hears of it. One that takes its name has a `run` of its own, so
+        that its numbers can begin anew. Never waits.
+        """
+        self._changes.append(stream)
+        self._tell_changes_if_free()
 
     def end(self, stream: str, reason: EndReason = "complete", dropped: int | None = None) -> None:
         """Tell the readers that a stream is over. `close` says `stopped` of every stream that has not ended by then.
@@ -240,7 +246,7 @@ class Publisher:
             message = EndMessage(
                 stream=stream,
                 sequence=sequence,
-                run=self._run,
+                run=known.run,
                 run_start=known.first,
                 frames=sequence,
                 dropped=known.dropped if dropped is None else dropped,
@@ -285,7 +291,7 @@ class Publisher:
         if options.overlay:
             image = analysis.picture or self._drawn(analysis, stream)
         jpeg, *size = encode_jpeg(on_host(image), options.quality, options.max_width)
-        message = picture_of(analysis, sequence, (size[0], size[1]), run=self._run, overlaid=options.overlay)
+        message = picture_of(analysis, sequence, (size[0], size[1]), run=stream.run, overlaid=options.overlay)
         return [*encode(message, header=self._header), jpeg]
 
     def _drawn(self, analysis: Analysis, stream: _Stream) -> av.VideoFrame:
@@ -297,7 +303,7 @@ class Publisher:
     def _stream(self, name: str) -> _Stream:
         if name not in self._streams:
             first = self._first.get(name, 0)
-            self._streams[name] = _Stream(first, first, first)
+            self._streams[name] = _Stream(self._run, first, first, first)
         return self._streams[name]
 
     def _send(self, stream: str, parts: list[bytes], *, wait: bool = True) -> bool:
@@ -306,12 +312,28 @@ class Publisher:
             self.sent[stream] = self.sent.get(stream, 0) + 1
         return taken
 
+    def _tell_changes_if_free(self) -> None:
+        """`_tell_changes`, unless another thread holds the lock: then it, or the pulse, will."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._tell_changes(wait=False)
+            finally:
+                self._lock.release()
+
+    def _forget(self, name: str) -> None:
+        for known in (self._streams, self.sent, self.unsent, self._first):
+            known.pop(name, None)
+        self._run = secrets.token_hex(4)
+
     def _tell_changes(self, *, wait: bool = True) -> None:
         """Send the changes of state that have come in, in their order."""
         while self._changes:
             change = self._changes.popleft()
+            if isinstance(change, str):
+                self._forget(change)
+                continue
             stream = self._stream(change.stream)
-            message = from_change(change, stream.changes, run=self._run)
+            message = from_change(change, stream.changes, run=stream.run)
             if self._outlet.wanted(topic(change.stream, "status")) and not self._send(
                 change.stream, encode(message, header=self._header), wait=wait
             ):
@@ -356,7 +378,7 @@ class Publisher:
             message = HeartbeatMessage(
                 stream=name,
                 sequence=stream.heartbeats,
-                run=self._run,
+                run=stream.run,
                 at=round(time.time(), 6),
                 uptime_s=round(now - self._began, 3),
                 interval_s=self._heartbeat,

@@ -178,8 +178,8 @@ class StreamResult:
 
 @dataclass(slots=True)
 class RunResult:
-    """A run that is over: every stream there was, those removed first. `stages` sums wall and CPU seconds by stage
-    over all threads of the runtime.
+    """A run that is over: the streams it had last. `stages` sums wall and CPU seconds by stage over all threads of the
+    runtime, and `removed` the frames of the streams that were removed: streams may come and go for months.
     """
 
     streams: list[StreamResult]
@@ -187,10 +187,11 @@ class RunResult:
     seconds: float
     cpu_seconds: float
     not_stopped: list[str]
+    removed: StreamCounts = field(default_factory=StreamCounts)
 
     @property
     def error(self) -> Exception | None:
-        """The first error of any stream."""
+        """The first error of any of the streams."""
         return next((s.error for s in self.streams if s.error is not None), None)
 
 
@@ -291,7 +292,7 @@ class Runtime:
         self._counting = threading.Lock()
         self._known: dict[str, _Stream] = {}
         self._batched: tuple[_Stream, ...] = ()
-        self._removed: list[StreamResult] = []
+        self._removed = StreamCounts()
         self._removed_stages: dict[str, StageTime] = {}
         self._stuck: list[_Stream] = []
         # No method of its own: a runtime that its own clocks know would keep its sources and encoders, with their
@@ -441,14 +442,20 @@ class Runtime:
             if self._known.get(name) is stream:
                 del self._known[name]
                 result = _result(stream)
-                self._removed.append(result)
-                self._removed_stages = _added(self._removed_stages, merged(stream.clocks))
+                self._stuck.append(stream)
+                self._settle()
                 if stream.alive:
-                    self._stuck.append(stream)
                     log.warning("%s: removed, but these did not stop: %s", name, ", ".join(stream.alive))
             else:
                 result = _result(stream)  # removed from two places at once
         return result
+
+    def _settle(self) -> None:
+        """Add up the removed streams of which no thread is left, and let go of them; `_ready` is held."""
+        for stream in [s for s in self._stuck if not s.alive]:
+            self._stuck.remove(stream)
+            self._removed = _summed(self._removed, stream.counts)
+            self._removed_stages = _added(self._removed_stages, merged(stream.clocks))
 
     def pause(self, name: str) -> None:
         """Let a stream rest: nothing is read until `resume`; what has been read is finished. Twice is allowed.
@@ -493,14 +500,20 @@ class Runtime:
 
     def result(self) -> RunResult:
         """How the run went; complete once `wait` has returned True."""
-        known = list(self._known.values())
-        stages = merged([self._batch_clock, *(c for s in known for c in s.clocks)])
+        with self._ready:
+            self._settle()
+            known, stuck = list(self._known.values()), list(self._stuck)
+            removed, stages = self._removed, self._removed_stages
+        clocks = [self._batch_clock, *(c for s in (*known, *stuck) for c in s.clocks)]
+        for stream in stuck:
+            removed = _summed(removed, stream.counts)
         return RunResult(
-            [*self._removed, *map(_result, known)],
-            _added(self._removed_stages, stages),
+            list(map(_result, known)),
+            _added(stages, merged(clocks)),
             self._seconds,
             self._cpu_seconds,
             self._alive(),
+            removed,
         )
 
     # Decode: one thread a stream ------------------------------------------------------------------------------------
@@ -891,6 +904,13 @@ def _result(stream: _Stream) -> StreamResult:
         source.id, source.mode, stream.counts, stream.reason, stream.error, source.counts.decode_errors,
         source.counts.skipped_clips, stream.alive,
     )  # fmt: skip
+
+
+def _summed(one: StreamCounts, other: StreamCounts) -> StreamCounts:
+    """The sums of both."""
+    dropped = Counter(one.dropped)
+    dropped.update(dict(other.dropped))
+    return StreamCounts(one.decoded + other.decoded, one.emitted + other.emitted, dropped)
 
 
 def _added(one: dict[str, StageTime], other: dict[str, StageTime]) -> dict[str, StageTime]:

@@ -12,8 +12,8 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -68,6 +68,15 @@ class StatusSink(Protocol):
 
     def status(self, change: StateChange) -> None:
         """A source entered a state; from any thread, one at a time. Must not wait."""
+        ...
+
+
+@runtime_checkable
+class ForgettingSink(Protocol):
+    """A sink that remembers streams, and lets go of one that was removed."""
+
+    def forget(self, stream: str) -> None:
+        """A stream was removed; another one of its name may come. Must not wait."""
         ...
 
 
@@ -222,6 +231,7 @@ class Session:
         self._serving, self._observers, self._output_observers = serving, tuple(observers), tuple(output_observers)
         self._stack = ExitStack()
         self._changing, self._telling = threading.Lock(), threading.Lock()
+        self._going: set[str] = set()
         self._states: _States | None = None
         self._shared: list[Sink] = []
         self._runtime: Runtime | None = None
@@ -363,6 +373,8 @@ class Session:
     def tell(self, change: StateChange) -> None:
         """A source entered a state: those who listen are told, in a thread of the session's."""
         stream = self.streams.get(change.stream)
+        if stream is None and change.stream not in self._going:
+            return  # a straggler of a stream that was removed, and forgotten
         if stream is not None:
             # What ended after it failed has failed; and a source may say what the runtime has said.
             if stream.change.state is SourceState.FAILED and change.state is SourceState.ENDED:
@@ -474,6 +486,27 @@ class Session:
         Raises:
             UsageError: there is no such stream.
         """
+        with self._parting(name):
+            self._remove(name)
+
+    @contextmanager
+    def _parting(self, name: str) -> Iterator[None]:
+        """Whatever is known of a stream goes with it, unless another one of its name is there by the end."""
+        self._going.add(name)
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._going.discard(name)
+                if name not in self.streams:
+                    self.outputs.pop(name, None)
+                    self.encoders.pop(name, None)
+                    self.metrics.forget(name)
+                    for sink in self._shared:
+                        if isinstance(sink, ForgettingSink):
+                            sink.forget(name)
+
+    def _remove(self, name: str) -> None:
         stream = self._forget(self._stream(name))
         ran = name in self.runtime.counts()
         source = stream.source
@@ -498,11 +531,12 @@ class Session:
         try:
             if not isinstance(source, LiveSource):
                 new.info = source.open()
-            self.remove_stream(name)
-            with self._changing:
-                if name in self.streams:
-                    raise UsageError(f"the stream id {name!r} was taken meanwhile; try again")
-                self.streams = {**self.streams, name: new}
+            with self._parting(name):
+                self._remove(name)
+                with self._changing:
+                    if name in self.streams:
+                        raise UsageError(f"the stream id {name!r} was taken meanwhile; try again")
+                    self.streams = {**self.streams, name: new}
         except BaseException:
             source.close()
             raise

@@ -263,7 +263,6 @@ def _add_streams(app: FastAPI, service: Service) -> None:
         """What has been read is finished first, and so are the stream's files."""
         session, running = _found(service, stream)
         session.remove_stream(running.id)
-        service.statistics.forget(stream)
         service.events.add(stream, "removed")
         return Response(status_code=204)
 
@@ -471,15 +470,16 @@ def _add_rest(app: FastAPI, service: Service) -> None:
     @app.get(API + "/stats", tags=["streams"], summary="The whole run", responses=_answers(Totals))
     def stats() -> Response:
         result = service.session.runtime.result()
+        counts = [result.removed, *(s.counts for s in result.streams)]
         drops: dict[tuple[str, str], int] = {}
-        for stream in result.streams:
-            for reason, count in dict(stream.counts.dropped).items():
+        for each in counts:
+            for reason, count in dict(each.dropped).items():
                 drops[reason] = drops.get(reason, 0) + count
-        frames = sum(s.counts.emitted for s in result.streams)
+        frames = sum(each.emitted for each in counts)
         return _json(
             Totals(
                 version("roadlens"), round(time.monotonic() - service.began, 3), len(service.session.streams),
-                sum(s.counts.decoded for s in result.streams), frames, dropped(drops),
+                sum(each.decoded for each in counts), frames, dropped(drops),
                 {name: round(t.wall * 1000 / max(frames, 1), 3) for name, t in sorted(result.stages.items())},
             )
         )  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from tests.engines.tiny_models import SEGMENTER
 from tests.pipeline.test_publish import until_subscribed
 
 BARE = OverlayStyle(opacity=0, outlines=False, boxes=False)
+SERVES = find_spec("uvicorn") is not None
 EVERYBODY = AnonymizeOptions(people=tuple(info.name for info in SEGMENTER.classes), vehicles=())
 
 
@@ -165,9 +167,14 @@ def test_what_would_let_the_original_out_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_anonymizes(tmp_path: Path, roadlens: Callable[..., Any], segmenter: Path) -> None:
-    done = roadlens(
-        "run", "synthetic:?seconds=0.4&width=160&height=96", "--model", segmenter, "--anonymize", "--jsonl", "-"
-    )
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("run", "synthetic:?seconds=0.4&width=160&height=96", "--jsonl", "-"),
+        pytest.param(("serve", "--port", "0"), marks=pytest.mark.skipif(not SERVES, reason="no extra `serve`")),
+    ],
+)
+def test_the_commands_anonymize(roadlens: Callable[..., Any], segmenter: Path, command: tuple[str, ...]) -> None:
+    done = roadlens(*command, "--model", segmenter, "--anonymize")
     assert done.returncode == 2
     assert "anonymize cannot blur person, rider" in done.stderr

@@ -112,6 +112,26 @@ def test_states_are_told_and_who_comes_late_gets_the_newest_at_once() -> None:
             assert early.receive().header == second
 
 
+def test_nobody_hears_of_a_stream_that_was_removed_and_its_name_begins_anew() -> None:
+    with Publisher(ANYWHERE, heartbeat=3600) as publisher:
+        with Subscriber(publisher.endpoint, kinds=["analysis"], timeout=60) as early:
+            until_subscribed(publisher)
+            publisher.status(STREAMING)
+            publisher.consume(analysis(0))
+            first = early.receive().header
+            publisher.end("drive", "stopped")
+            publisher.forget("drive")
+        until_subscribed(publisher, wanted=False)
+        with Subscriber(publisher.endpoint, kinds=["status", "analysis"], timeout=60) as late:
+            until_subscribed(publisher)
+            publisher.consume(analysis(0))
+            again = late.receive().header
+    assert isinstance(first, AnalysisMessage)
+    assert isinstance(again, AnalysisMessage), "no state of the stream before"
+    assert (again.sequence, again.run_start) == (0, 0)
+    assert again.run != first.run
+
+
 def test_a_state_is_not_sent_to_who_subscribes_to_something_else() -> None:
     with Publisher(ANYWHERE, heartbeat=3600) as publisher:
         publisher.status(STREAMING)
