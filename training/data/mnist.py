@@ -10,10 +10,12 @@ import gzip
 import math
 import zlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import cv2
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,6 +50,8 @@ _COLORS = (
 DIGIT_CLASSES = tuple(ClassInfo(digit, str(digit), color) for digit, color in enumerate(_COLORS))
 """Ten classes, each of the id of its digit."""
 
+LICENCE = "MNIST: CC BY-SA 3.0 as usually given"
+
 MOSAIC_CLASSES = (*DIGIT_CLASSES, ClassInfo(BACKGROUND, "background", (0, 0, 0)))
 FOREGROUND_CLASSES = (ClassInfo(0, "background", (0, 0, 0)), ClassInfo(1, "digit", (255, 225, 25)))
 
@@ -66,6 +70,68 @@ class Digits:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def masks(self) -> UInt8:
+        """(N, 28, 28) uint8: 1 on the ink; see `foreground_masks`."""
+        return foreground_masks(self.pictures)
+
+    @cached_property
+    def circles(self) -> Float32:
+        """(N, 3) float32: the smallest circle around each mask; see `enclosing_circles`."""
+        return enclosing_circles(self.masks)
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """Grey pictures and their class maps: single digits, or mosaics of them.
+
+    Attributes:
+        grey: (N, H, W) uint8.
+        labels: (N, H, W) uint8 class ids.
+        names: of the pictures, for people.
+        digits: what they are made of.
+    """
+
+    grey: UInt8
+    labels: UInt8
+    names: tuple[str, ...]
+    digits: Digits
+
+    protocol = "masks by the threshold of least within-class sum of squares, of each digit's own picture"
+
+    @property
+    def photos(self) -> UInt8:
+        """(N, H, W, 3) uint8 RGB, read-only: three times the same."""
+        return as_rgb(self.grey)
+
+    def __len__(self) -> int:
+        return len(self.grey)
+
+
+def as_rgb(grey: UInt8) -> UInt8:
+    """(N, H, W) uint8 → (N, H, W, 3) uint8, read-only, without a copy."""
+    return np.broadcast_to(grey[..., None], (*grey.shape, 3))
+
+
+def foreground_sheets(digits: Digits, split: str) -> Sheets:
+    """Digits with their masks: class 1 is the ink, 0 the rest."""
+    return Sheets(digits.pictures, digits.masks, _numbered(split, len(digits)), digits)
+
+
+def mosaic_sheets(digits: Digits, split: str, seed: int = 0) -> Sheets:
+    """Mosaics of four digits, each digit of the split in one of them; see `MOSAIC_CLASSES`.
+
+    The split is made before: a mosaic holds digits of its own part of MNIST only.
+    """
+    picks = mosaic_picks(len(digits), seed)
+    maps = class_maps(digits.masks, digits.labels)
+    names = tuple(f"{split} " + " ".join(map(str, four)) for four in picks.tolist())
+    return Sheets(compose(digits.pictures, picks), compose(maps, picks), names, digits)
+
+
+def _numbered(split: str, number: int) -> tuple[str, ...]:
+    return tuple(f"{split} {i}" for i in range(number))
 
 
 def read_idx(path: Path, dimensions: int) -> UInt8:
@@ -223,3 +289,37 @@ def compose(tiles: UInt8, picks: Int64) -> UInt8:
     height, width = tiles.shape[1:]
     grid = tiles[picks].reshape(-1, 2, 2, height, width).transpose(0, 1, 3, 2, 4)
     return np.ascontiguousarray(grid).reshape(-1, 2 * height, 2 * width)
+
+
+class Distortion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Ranges of `distort`: turned by up to `rotation` degrees, made larger or smaller by up to the share `scale`,
+    slanted by up to `shear` pixels a pixel, moved by up to `shift` pixels; a `share` of the digits, the others stay."""
+
+    rotation: Annotated[float, msgspec.Meta(ge=0, le=45)] = 12.0
+    scale: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
+    shear: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.1
+    shift: Annotated[float, msgspec.Meta(ge=0)] = 1.5
+    share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.7
+
+
+def distort(picture: UInt8, rng: np.random.Generator, options: Distortion) -> UInt8:
+    """A digit somewhat turned, scaled, slanted and moved about the middle of its frame, black around.
+
+    Mask and circle of the result are found as those of any picture are, so that they are exact.
+
+    Args:
+        picture: (H, W) uint8.
+        rng: source of randomness; the result is a pure function of its state.
+        options: ranges.
+    """
+    if rng.random() >= options.share:
+        return picture
+    angle = np.deg2rad(rng.uniform(-options.rotation, options.rotation))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    slant = np.array([[1, rng.uniform(-options.shear, options.shear)], [0, 1]])
+    linear = rng.uniform(1 - options.scale, 1 + options.scale) * turn @ slant
+    height, width = picture.shape
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    offset = middle - linear @ middle + rng.uniform(-options.shift, options.shift, 2)
+    matrix = np.concatenate([linear, offset[:, None]], axis=1)
+    return cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR).astype(np.uint8, copy=False)

@@ -1,0 +1,41 @@
+"""Scores of masks and class maps, by picture and over a whole split."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+UInt8 = NDArray[np.uint8]
+Int64 = NDArray[np.int64]
+Float = NDArray[np.float64]
+
+
+def confusions(labels: UInt8, maps: UInt8, classes: int, counted: NDArray[np.bool_] | None = None) -> Int64:
+    """Confusion matrices by picture: (n, C, C) int64, row = true class, column = predicted class.
+
+    Args:
+        labels, maps: (n, H, W) uint8 class ids below `classes`.
+        classes: C.
+        counted: (n, H, W), which pixels; all if left out.
+    """
+    number = len(labels)
+    places = (np.arange(number)[:, None, None] * classes + labels) * classes + maps
+    chosen = places.ravel() if counted is None else places[counted]
+    return np.bincount(chosen, minlength=number * classes**2).reshape(number, classes, classes)
+
+
+def jaccard(every: Int64, sure: Int64, ids: slice = slice(None)) -> Float:
+    """The Jaccard index of each picture's binary masks, one a class, taken together: (n,) float64.
+
+    A pixel is in the mask of the class that the network gives more than ½, and in none where there is no such class:
+    the sum of all intersections over the sum of all unions. 1 where all masks are empty, as they should be.
+
+    Args:
+        every: (n, C, C) confusions of all pixels.
+        sure: (n, C, C) confusions of those with a class above ½.
+        ids: which classes have masks.
+    """
+    hits = np.diagonal(sure, axis1=1, axis2=2)[:, ids].sum(1)
+    union = every.sum(2)[:, ids].sum(1) + sure.sum(1)[:, ids].sum(1) - hits
+    found: Float = np.divide(hits, union, out=np.ones(len(every)), where=union > 0)
+    return found
