@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 EXIT_CODES = """Exit codes: 0 done · 1 unexpected · 2 wrong command line or configuration · 3 source · 4 model ·
 5 output · 6 a check did not pass · 130 interrupted."""
 
+PRECISION_HELP = "auto, fp32, fp16 (GPU), bf16, int8 or fp8 (GPU)."
+DEVICE_HELP = "auto, cpu, cuda or cuda:N; cuda:0,cuda:1 shares the streams between both."
+
 app = typer.Typer(
     name="roadlens",
     help="Driving footage in; overlaid video, messages and metrics out.",
@@ -80,7 +83,8 @@ def run(
         list[str] | None,
         typer.Option(metavar="NAME[:EVERY]", help="Bundled name or .onnx; :3 looks at every third frame. Repeatable."),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 (GPU), bf16 or int8.")] = None,
+    precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
+    device: Annotated[str | None, typer.Option(metavar="DEVICE[,DEVICE…]", help=DEVICE_HELP)] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play the files as if they were cameras.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run was killed.")] = False,
     opacity: Annotated[float | None, typer.Option(min=0, max=1, help="Of the class colours.")] = None,
@@ -113,7 +117,9 @@ def run(
     if anonymize and settings.anonymize is None:
         settings = _anonymized(settings)
     settings = _with_outputs(settings, to or [], hls, record, events)
-    settings = _with_lists(settings, sources or [], model or [], precision, pub or [], push or [], metrics, realtime)
+    settings = _with_lists(
+        settings, sources or [], model or [], precision, device, pub or [], push or [], metrics, realtime
+    )
     files = settings.video.path, settings.jsonl, settings.summary, settings.events, settings.mcap
     if all(f is None for f in files) and not settings.publish and not settings.outputs.any:
         raise UsageError(
@@ -151,7 +157,8 @@ def serve(
     ] = None,
     realtime: Annotated[bool, typer.Option("--realtime", help="Play the files as if they were cameras.")] = False,
     model: Annotated[list[str] | None, typer.Option(metavar="NAME[:EVERY]", help="Bundled name or .onnx.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, fp16 (GPU), bf16 or int8.")] = None,
+    precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
+    device: Annotated[str | None, typer.Option(metavar="DEVICE[,DEVICE…]", help=DEVICE_HELP)] = None,
     anonymize: Annotated[
         bool, typer.Option("--anonymize", help="Blur people and number plates in every picture that leaves.")
     ] = False,
@@ -170,7 +177,7 @@ def serve(
     if anonymize and settings.anonymize is None:
         settings = _anonymized(settings)
     settings = _with_outputs(settings, to or [], hls, record, events)
-    settings = _with_lists(settings, sources or [], model or [], precision, pub or [], [], None, realtime)
+    settings = _with_lists(settings, sources or [], model or [], precision, device, pub or [], [], None, realtime)
     from rich.console import Console
 
     from pipeline.console import set_up_logging
@@ -185,6 +192,8 @@ def demo(
     folder: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("roadlens-demo"),
     seconds: Annotated[float, typer.Option(min=1, max=600, help="Length of the drive.")] = 10.0,
     model: Annotated[str, typer.Option(help="Bundled name or .onnx.")] = "cityscapes-unet",
+    precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
+    device: Annotated[str | None, typer.Option(metavar="DEVICE[,DEVICE…]", help=DEVICE_HELP)] = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
 ) -> None:
     """Analyse a synthetic drive: a first look without any footage of one's own."""
@@ -204,6 +213,7 @@ def demo(
         jsonl=str(folder / "demo.jsonl"),
         summary=str(folder / "summary.json"),
     )
+    settings = _with_lists(settings, [], [], precision, device, [], [], None, False)
     raise typer.Exit(run_session(settings, verbose=verbose))
 
 
@@ -279,6 +289,7 @@ def _with_lists(
     sources: list[str],
     models: list[str],
     precision: str | None,
+    device: str | None,
     pub: list[str],
     push: list[str],
     metrics: str | None,
@@ -292,11 +303,12 @@ def _with_lists(
     changes: dict[str, Any] = {"streams": (*settings.streams, *(StreamConfig(s, realtime=realtime) for s in sources))}
     if models:
         changes["models"] = tuple(_model(text) for text in models)
-    if precision is not None:
-        chosen = changes.get("models", settings.models)
-        changes["models"] = tuple(
-            decode({**msgspec.to_builtins(m), "precision": precision}, ModelConfig, "--precision") for m in chosen
-        )
+    for key, value in (("precision", precision), ("device", device)):
+        if value is not None:
+            chosen = changes.get("models", settings.models)
+            changes["models"] = tuple(
+                decode({**msgspec.to_builtins(m), key: value}, ModelConfig, f"--{key}") for m in chosen
+            )
     published = [PublishConfig(a) for a in pub] + [PublishConfig(a, "push") for a in push]
     changes["publish"] = (*settings.publish, *published)
     if metrics is not None:

@@ -29,6 +29,10 @@ Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 StreamId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
+DEVICES = r"^(auto|(cpu|cuda(:[0-9]+)?)(,(cpu|cuda(:[0-9]+)?))*)$"
+"""`auto`, a device, or several with commas between."""
+
+
 class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One stream of footage.
 
@@ -64,13 +68,14 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         model: name of a bundled model, or path of an ONNX file with its spec.
         precision: of the engine; `auto` takes fp16 on a GPU, bf16 where the CPU computes in it; `int8` and `fp8` run
             the quantised twin beside the model.
-        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`; or several with commas, `cuda:0,cuda:1`:
+            an engine on each, and each stream on the one that has the least to do. Then every model names the same.
         every: look at every n-th frame of each stream.
     """
 
     model: str
     precision: Literal["auto", "fp32", "fp16", "bf16", "int8", "fp8"] = "auto"
-    device: Annotated[str, msgspec.Meta(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
+    device: Annotated[str, msgspec.Meta(pattern=DEVICES)] = "auto"
     every: Natural = 1
 
 
@@ -178,6 +183,12 @@ def check(config: Config, where: str) -> None:
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"{where}: the model {name!r} is listed twice; list it once")
+    several = {m.device for m in config.models if "," in m.device}
+    if several and len({m.device for m in config.models}) > 1:
+        raise UsageError(
+            f"{where}: of several devices ({', '.join(sorted(several))}) a stream's models are all on one; "
+            "give every model the same `device`"
+        )
     if config.jsonl == "-" and config.summary == "-":
         raise UsageError(f"{where}: JSON lines and the summary cannot both go to standard output; give one a file")
     if config.anonymize is not None and config.events is not None:
@@ -185,6 +196,11 @@ def check(config: Config, where: str) -> None:
             f"{where}: `events` saves the camera's own pictures, in which nothing is blurred; "
             "leave out either `events` or `anonymize`"
         )
+
+
+def devices_of(config: Config) -> list[str]:
+    """The devices that streams are shared among, as they are asked for; one unless several are given."""
+    return config.models[0].device.split(",") if config.models else ["auto"]
 
 
 def config_schema() -> dict[str, object]:

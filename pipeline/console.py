@@ -47,7 +47,7 @@ def run_session(config: Config, *, resume: bool = False, verbose: bool = False) 
             )
         for model in session.models:
             engine = model.engine
-            console.print(f"{model.name}: {engine.backend} {engine.precision} on {engine.device}", markup=False)
+            console.print(f"{model.name}: {engine.backend} {engine.precision} on {model.device}", markup=False)
         with _stopped_by_signals(session.runtime, console), _progress(session, console) as poll:
             result = session.run(poll)
     values = summary(session, result)

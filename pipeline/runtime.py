@@ -11,6 +11,10 @@ other. Every frame decoded is emitted or counted as dropped, with the stage and 
 
 Streams come, rest and go while others run. The batch thread alone takes a stream out of its list, once it has handed
 over everything it took from it: so nothing is lost on the way, and nobody else waits.
+
+With several devices there is a batch thread for each, and each stream is bound to one (`pipeline.placement`). A batch
+that fails on one device and not on another one shows that the device is lost: its streams go on on the others, and the
+frames that it had are computed there too.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from pipeline.frame import Analysis, Frame
 from pipeline.fuse import FuseOptions, Fuser
 from pipeline.metrics import Metrics
 from pipeline.picture import network_input, network_inputs, on_device
+from pipeline.placement import Berth, Placer
 from pipeline.redact import strip_credentials
 from pipeline.slots import Sample, Slot, UInt8
 from pipeline.sources import AudioPacket, Source, StreamInfo
@@ -120,14 +125,28 @@ class EndingSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """An engine and its cadence: it looks at every `every`-th frame of each stream."""
+    """An engine and its cadence: it looks at every `every`-th frame of each stream.
+
+    `others` are engines of the same model on further devices, in the order of the run's devices.
+    """
 
     engine: Engine
     every: int = 1
+    others: tuple[Engine, ...] = ()
 
     @property
     def name(self) -> str:
         return self.engine.spec.name
+
+    @property
+    def engines(self) -> tuple[Engine, ...]:
+        """One for each device."""
+        return (self.engine, *self.others)
+
+    @property
+    def device(self) -> str:
+        """What they run on, for people."""
+        return ", ".join(engine.device for engine in self.engines)
 
 
 @dataclass(slots=True)
@@ -141,6 +160,7 @@ class StreamPlan:
         sinks: outputs of this stream and shared ones, in order.
         first_frame: index of the first frame to analyse; a resumed run skips those before it.
         first_track: number of the first track.
+        berth: which device looks at it; of a runtime's own choice when left out.
     """
 
     source: Source
@@ -149,6 +169,7 @@ class StreamPlan:
     sinks: Sequence[Sink] = ()
     first_frame: int = 0
     first_track: int = 1
+    berth: Berth | None = None
 
 
 @dataclass(slots=True)
@@ -202,6 +223,7 @@ class _Pending:
     sample: Sample
     predictions: dict[str, tuple[Future[list[Prediction]], int]]
     submitted: float
+    bench: _Bench
 
 
 @dataclass(slots=True, eq=False)
@@ -213,8 +235,30 @@ class _Fused:
 
 
 @dataclass(slots=True, eq=False)
+class _Bench:
+    """What works on one device: an engine for each model, a batch thread, and the streams bound to it."""
+
+    number: int
+    engines: dict[str, Engine]
+    clock: StageClock
+    max_batch: int
+    engine_free: threading.Semaphore
+    streams: tuple[_Stream, ...] = ()
+    thread: threading.Thread | None = None
+    submitting: threading.Lock = field(default_factory=threading.Lock)
+    engine_time: float = 0.0
+    frame_time: float = 0.0
+    engine_done_at: float = 0.0
+    in_engine: int = 0
+    next_stream: int = 0
+    over: bool = False
+    lost: bool = False
+
+
+@dataclass(slots=True, eq=False)
 class _Stream:
     plan: StreamPlan
+    berth: Berth
     slot: Slot
     clock: StageClock
     fuse_clock: StageClock
@@ -262,7 +306,8 @@ class Runtime:
         idle: keep running when all streams are over, until it is stopped: for a server, to which streams are added.
         observe: told the state changes of the streams whose sources do not say them; from any thread, and must not
             wait.
-        degraded: told where a GPU had no room for model inputs and the CPU made them.
+        degraded: told where a GPU had no room for model inputs and the CPU made them, and when a device is lost.
+        placer: which device looks at a stream; left out, of as many devices as the models have engines.
 
     Example:
         >>> runtime = Runtime([plan], [LoadedModel(engine)])  # doctest: +SKIP
@@ -282,7 +327,10 @@ class Runtime:
         idle: bool = False,
         observe: Callable[[StateChange], None] = lambda _change: None,
         degraded: Callable[[Degraded], None] = lambda _what: None,
+        placer: Placer | None = None,
     ) -> None:
+        devices = min((len(m.engines) for m in models), default=1)
+        self._placer = placer or Placer(["device"] * devices)
         self._models = list(models)
         self._fuse = fuse or FuseOptions()
         self._metrics = metrics
@@ -291,39 +339,42 @@ class Runtime:
         self._ready = threading.Condition()
         self._counting = threading.Lock()
         self._known: dict[str, _Stream] = {}
-        self._batched: tuple[_Stream, ...] = ()
         self._removed = StreamCounts()
         self._removed_stages: dict[str, StageTime] = {}
         self._stuck: list[_Stream] = []
         # No method of its own: a runtime that its own clocks know would keep its sources and encoders, with their
         # threads and memory, until the garbage collector comes by.
         self._observe_stage: Callable[[str, float], None] = metrics.stage if metrics else lambda _stage, _seconds: None
-        self._batch_clock = StageClock(self._observe_stage)
-        self._max_batch = min((m.engine.max_batch for m in models), default=8)
-        in_flight = max(1, min((m.engine.in_flight for m in models), default=8))
-        self._engine_free = threading.Semaphore(in_flight)
+        self._benches = [self._make_bench(number) for number in range(len(self._placer.devices))]
+        in_flight = max(1, min((e.in_flight for m in models for e in m.engines), default=8))
         self._credits = max(CREDITS, 2 * in_flight)
-        self._engine_time = self._frame_time = self._engine_done_at = 0.0
-        self._in_engine = 0
-        self._next_stream = 0
         self._stopping = threading.Event()
         self._aborting = threading.Event()
         self._stopped_at = 0.0
-        self._batch_thread: threading.Thread | None = None
-        self._batch_over = False
+        self._started = self._batch_over = False
         self._began = self._began_cpu = 0.0
         self._seconds = self._cpu_seconds = 0.0
         for plan in streams:
             self.add(plan)
 
+    def _make_bench(self, number: int) -> _Bench:
+        engines = {m.name: m.engines[number] for m in self._models}
+        most = min((e.max_batch for e in engines.values()), default=8)
+        in_flight = max(1, min((e.in_flight for e in engines.values()), default=8))
+        return _Bench(number, engines, StageClock(self._observe_stage), most, threading.Semaphore(in_flight))
+
     # Start, stop, wait ----------------------------------------------------------------------------------------------
     def start(self) -> None:
         """Start all threads."""
         self._began, self._began_cpu = time.perf_counter(), time.process_time()
-        self._batch_thread = threading.Thread(target=self._batch, name="batch", daemon=True)
+        self._started = True
         for stream in list(self._known.values()):
             self._start_stream(stream)
-        self._batch_thread.start()
+        for bench in self._benches:
+            name = "batch" if len(self._benches) == 1 else f"batch {bench.number}"
+            bench.thread = threading.Thread(target=self._batch, args=(bench,), name=name, daemon=True)
+        for thread in [bench.thread for bench in self._benches if bench.thread is not None]:
+            thread.start()
 
     def _start_stream(self, stream: _Stream) -> None:
         name = stream.plan.source.id
@@ -387,7 +438,7 @@ class Runtime:
                 log.warning("did not stop within %.0f s: %s", STOP_SECONDS, ", ".join(self._alive()))
 
     def _running(self) -> list[threading.Thread]:
-        batch = [] if self._batch_thread is None else [self._batch_thread]
+        batch = [bench.thread for bench in self._benches if bench.thread is not None]
         threads = [t for s in list(self._known.values()) for t in s.threads]
         return [t for t in (*threads, *batch) if t.is_alive()]
 
@@ -403,7 +454,8 @@ class Runtime:
         """
         observe = self._observe_stage
         stream = _Stream(
-            plan, Slot(plan.source.mode, FILE_SLOT, self._ready), StageClock(observe), StageClock(observe),
+            plan, plan.berth or self._placer.place(float(plan.info.rate)),
+            Slot(plan.source.mode, FILE_SLOT, self._ready), StageClock(observe), StageClock(observe),
             StageClock(observe),
         )  # fmt: skip
         stream.next_index = plan.first_frame
@@ -414,8 +466,9 @@ class Runtime:
             if self._stopping.is_set() or self._batch_over:
                 raise UsageError(f"the stream {name!r} cannot be added: the run is being stopped")
             self._known[name] = stream
-            self._batched = (*self._batched, stream)
-            if self._batch_thread is not None:
+            bench = self._benches[self._placer.device(stream.berth)]
+            bench.streams = (*bench.streams, stream)
+            if self._started:
                 self._start_stream(stream)
 
     def remove(self, name: str, timeout: float = REMOVE_SECONDS) -> StreamResult:
@@ -441,6 +494,7 @@ class Runtime:
         with self._ready:
             if self._known.get(name) is stream:
                 del self._known[name]
+                stream.berth.leave()
                 result = _result(stream)
                 self._stuck.append(stream)
                 self._settle()
@@ -504,7 +558,7 @@ class Runtime:
             self._settle()
             known, stuck = list(self._known.values()), list(self._stuck)
             removed, stages = self._removed, self._removed_stages
-        clocks = [self._batch_clock, *(c for s in (*known, *stuck) for c in s.clocks)]
+        clocks = [*(b.clock for b in self._benches), *(c for s in (*known, *stuck) for c in s.clocks)]
         for stream in stuck:
             removed = _summed(removed, stream.counts)
         return RunResult(
@@ -583,49 +637,59 @@ class Runtime:
         with stream.clock.measure("resize", timings):
             return {size: network_input(frame.image, *size) for size in sizes}
 
-    # Batch: one thread ----------------------------------------------------------------------------------------------
-    def _batch(self) -> None:
+    # Batch: one thread a device -------------------------------------------------------------------------------------
+    def _batch(self, bench: _Bench) -> None:
         try:
             while True:
-                self._engine_free.acquire()
-                picked = self._pick()
+                bench.engine_free.acquire()
+                picked = self._pick(bench)
                 if picked is None:
                     return
                 try:
-                    self._submit(picked)
+                    self._submit(bench, picked)
                 except Exception:
                     for stream, _ in picked:
                         self._count_dropped(stream, 1, "batch", "failed")
                     raise
         except Exception as error:  # noqa: BLE001  # reported as the streams' error
-            for stream in self._batched:
+            for stream in bench.streams:
                 self._fail(stream, error)
             self.abort()
         finally:
             with self._ready:
-                self._batch_over = True
-            for stream in self._batched:
+                bench.over = True
+                self._batch_over = all(b.over for b in self._benches)
+                self._ready.notify_all()
+            for stream in bench.streams:
                 stream.slot.close()
                 self._end_output(stream)
 
-    def _pick(self) -> list[tuple[_Stream, Sample]] | None:
-        """Wait for frames and take those of the next batch; None when every stream is over and none may come."""
+    def _pick(self, bench: _Bench) -> list[tuple[_Stream, Sample]] | None:
+        """Wait for frames and take those of the next batch; None when every stream is over and none may come, or the
+        device is lost.
+        """
         first_ready: float | None = None
         with self._ready:
             while True:
                 now = self._monotonic()
-                self._let_go()
-                streams = self._batched
-                if not streams and (not self._idle or self._stopping.is_set()):
+                self._let_go(bench)
+                if bench.lost:
+                    self._move_streams(bench)
+                    return None
+                streams = bench.streams
+                # Streams of a device that is lost may come here until no device has any.
+                none_left = not any(b.streams for b in self._benches)
+                if none_left and (not self._idle or self._stopping.is_set()):
                     self._batch_over = True
+                    self._ready.notify_all()
                     return None
                 ready = [i for i, s in enumerate(streams) if len(s.slot) and s.in_flight < self._credits]
-                room = self._room()
+                room = self._room(bench)
                 if ready and room:
                     first_ready = now if first_ready is None else first_ready
-                    left = first_ready + self._window(now) - now
-                    if left <= 0 or len(ready) >= room or self._all_there(ready):
-                        picked = self._take(round_robin(ready, self._next_stream, room), now)
+                    left = first_ready + self._window(bench, now) - now
+                    if left <= 0 or len(ready) >= room or self._all_there(bench, ready):
+                        picked = self._take(bench, round_robin(ready, bench.next_stream, room), now)
                         if picked:
                             return picked
                         first_ready = None  # all of them were too old
@@ -634,13 +698,24 @@ class Runtime:
                 else:
                     self._ready.wait()
 
-    def _let_go(self) -> None:
+    def _let_go(self, bench: _Bench) -> None:
         """Part with the streams of which nothing more will come."""
-        over = [s for s in self._batched if self._exhausted(s)]
+        over = [s for s in bench.streams if self._exhausted(s)]
         if over:
             for stream in over:
                 self._end_output(stream)
-            self._batched = tuple(s for s in self._batched if s not in over)
+            bench.streams = tuple(s for s in bench.streams if s not in over)
+            if not bench.streams and len(self._benches) > 1:
+                self._ready.notify_all()  # the others wait for the last one to be without
+
+    def _move_streams(self, bench: _Bench) -> None:
+        """Hand the streams of a lost device to those that they are bound to by now; by the device's own thread, which
+        has handed on all that it took from them, so that their frames stay in order."""
+        for stream in bench.streams:
+            target = self._benches[self._placer.device(stream.berth)]
+            target.streams = (*target.streams, stream)
+        bench.streams = ()
+        self._ready.notify_all()
 
     def _exhausted(self, stream: _Stream) -> bool:
         slot = stream.slot
@@ -648,27 +723,27 @@ class Runtime:
         given_up = slot.closed and (stream.aborting or self._aborting.is_set())
         return (slot.ended and not len(slot)) or given_up
 
-    def _window(self, now: float) -> float:
-        periods = [s.arrivals.period(now) for s in self._batched if s.slot.mode == "live"]
-        return batch_window([p for p in periods if p is not None], self._engine_time)
+    def _window(self, bench: _Bench, now: float) -> float:
+        periods = [s.arrivals.period(now) for s in bench.streams if s.slot.mode == "live"]
+        return batch_window([p for p in periods if p is not None], bench.engine_time)
 
-    def _room(self) -> int:
+    def _room(self, bench: _Bench) -> int:
         """Frames that the engine can take now without making those of live streams too old."""
-        bounds = [s.bound for s in self._batched if s.bound is not None]
-        return batch_room(self._max_batch, self._in_engine, self._frame_time, min(bounds, default=None))
+        bounds = [s.bound for s in bench.streams if s.bound is not None]
+        return batch_room(bench.max_batch, bench.in_engine, bench.frame_time, min(bounds, default=None))
 
-    def _all_there(self, ready: list[int]) -> bool:
+    def _all_there(self, bench: _Bench, ready: list[int]) -> bool:
         """Whether no further stream could join the batch by waiting: every other one is over, rests, or is out of
         credit.
         """
         return all(
-            i in ready or s.slot.ended or s.paused or s.in_flight >= self._credits for i, s in enumerate(self._batched)
+            i in ready or s.slot.ended or s.paused or s.in_flight >= self._credits for i, s in enumerate(bench.streams)
         )
 
-    def _take(self, order: list[int], now: float) -> list[tuple[_Stream, Sample]]:
+    def _take(self, bench: _Bench, order: list[int], now: float) -> list[tuple[_Stream, Sample]]:
         picked = []
         for i in order:
-            stream = self._batched[i]
+            stream = bench.streams[i]
             sample = stream.slot.take()
             if sample is not None and _too_old(stream, sample.frame, now):
                 self._count_dropped(stream, 1, "slot", "old")
@@ -677,57 +752,75 @@ class Runtime:
                 if stream.slot.mode == "live":
                     stream.arrivals.arrived(sample.frame.arrived_at)
                 picked.append((stream, sample))
-        self._next_stream = (order[-1] + 1) % len(self._batched)
+        bench.next_stream = (order[-1] + 1) % len(bench.streams)
         return picked
 
-    def _submit(self, picked: list[tuple[_Stream, Sample]]) -> None:
+    def _submit(self, bench: _Bench, picked: list[tuple[_Stream, Sample]]) -> None:
         submitted, count = time.perf_counter(), len(picked)
         places: list[dict[str, tuple[Future[list[Prediction]], int]]] = [{} for _ in picked]
         futures: list[Future[list[Prediction]]] = []
-        with self._batch_clock.measure("submit"):
+        with bench.clock.measure("submit"):
             for model in self._models:
-                size = (model.engine.spec.height, model.engine.spec.width)
                 chosen = [k for k, (_, s) in enumerate(picked) if s.frame.index % model.every == 0]
                 if not chosen:
                     continue
-                future = model.engine.submit(images := self._images([picked[k][1] for k in chosen], size, model.engine))
-                # Those made just now are nobody's else, and the engine's until it is done.
-                future.add_done_callback(_holding(images))
+                future = self._begin(bench, model.name, [picked[k] for k in chosen])
                 futures.append(future)
                 for place, k in enumerate(chosen):
                     places[k][model.name] = (future, place)
         if futures:
             with self._ready:
-                self._in_engine += count
-            futures[-1].add_done_callback(lambda _: self._engine_done(submitted, count))
+                bench.in_engine += count
+            futures[-1].add_done_callback(lambda _: self._engine_done(bench, submitted, count))
         else:
-            self._engine_free.release()
+            bench.engine_free.release()
         for (stream, sample), predictions in zip(picked, places, strict=True):
-            stream.output.put(_Pending(sample, predictions, submitted))
+            stream.output.put(_Pending(sample, predictions, submitted, bench))
             if self._metrics:
                 self._metrics.queue_depth(stream.plan.source.id, "slot", len(stream.slot))
                 self._metrics.queue_depth(stream.plan.source.id, "emit", stream.in_flight)
 
-    def _images(self, samples: Sequence[Sample], size: tuple[int, int], engine: Engine) -> list[UInt8]:
-        """The model inputs of a batch; those that were not made while decoding are made here, and stay in GPU memory
-        for an engine of a GPU."""
+    def _begin(self, bench: _Bench, model: str, picked: Sequence[tuple[_Stream, Sample]]) -> Future[list[Prediction]]:
+        """Give a batch to a device's engine. Where there are other devices, what goes wrong here is the future's, like
+        what goes wrong later."""
+        engine = bench.engines[model]
+        # In GPU memory for an engine of the GPU that decodes; those of a stream that was moved go by way of the host.
+        at_home = all(stream.berth.first == bench.number for stream, _ in picked)
+        stay = at_home and engine.backend in {"tensorrt", "torch"}
+        try:
+            images = self._images([sample for _, sample in picked], (engine.spec.height, engine.spec.width), stay)
+            with bench.submitting:
+                future = engine.submit(images)
+        except Exception as error:
+            if len(self._benches) == 1:
+                raise
+            failed: Future[list[Prediction]] = Future()
+            failed.set_exception(error)
+            return failed
+        # Those made just now are nobody's else, and the engine's until it is done.
+        future.add_done_callback(_holding(images))
+        return future
+
+    def _images(self, samples: Sequence[Sample], size: tuple[int, int], stay: bool) -> list[UInt8]:
+        """The model inputs of a batch; those that were not made while decoding are made here."""
         waiting = [sample.frame.image for sample in samples if size not in sample.inputs]
-        stay = engine.backend in {"tensorrt", "torch"}
         made = iter(network_inputs(waiting, *size, stay, self._degraded))
         return [sample.inputs[size] if size in sample.inputs else next(made) for sample in samples]
 
-    def _engine_done(self, submitted: float, count: int) -> None:
+    def _engine_done(self, bench: _Bench, submitted: float, count: int) -> None:
         now = time.perf_counter()
         elapsed = now - submitted
         with self._ready:
-            self._engine_time += 0.1 * (elapsed - self._engine_time) if self._engine_time else elapsed
+            bench.engine_time += 0.1 * (elapsed - bench.engine_time) if bench.engine_time else elapsed
             # What a frame costs: since the batch before it was through, if that was later than its own begin.
-            busy = (now - max(submitted, self._engine_done_at)) / count
-            self._frame_time += 0.1 * (busy - self._frame_time) if self._frame_time else busy
-            self._engine_done_at = now
-            self._in_engine -= count
+            busy = (now - max(submitted, bench.engine_done_at)) / count
+            bench.frame_time += 0.1 * (busy - bench.frame_time) if bench.frame_time else busy
+            bench.engine_done_at = now
+            bench.in_engine -= count
+            if len(self._benches) > 1:
+                self._placer.measure(bench.number, bench.frame_time)
             self._ready.notify_all()
-        self._engine_free.release()
+        bench.engine_free.release()
 
     def _end_output(self, stream: _Stream) -> None:
         if not stream.handed_over:
@@ -753,7 +846,10 @@ class Runtime:
 
     def _fuse_one(self, stream: _Stream, fuser: Fuser, pending: _Pending) -> Analysis:
         sample, clock, timings = pending.sample, stream.fuse_clock, pending.sample.timings
-        predictions = {name: future.result()[place] for name, (future, place) in pending.predictions.items()}
+        try:
+            predictions = {name: future.result()[place] for name, (future, place) in pending.predictions.items()}
+        except Exception as error:  # noqa: BLE001  # whatever an engine raises: the other devices tell what it means
+            predictions = self._computed_elsewhere(stream, pending, error)
         if predictions:
             timings["engine"] = (time.perf_counter() - pending.submitted) * 1000
             if self._metrics:
@@ -767,6 +863,40 @@ class Runtime:
             with clock.measure(_name(stage), timings):
                 analysis = stage.process(analysis)
         return analysis
+
+    def _computed_elsewhere(self, stream: _Stream, pending: _Pending, error: Exception) -> dict[str, Prediction]:
+        """A frame's predictions by another device, which shows that the first one is lost; where there is none, or it
+        fails there too, the error is the frame's own.
+        """
+        bench = pending.bench
+        for other in [b for b in self._benches if b is not bench and not b.lost]:
+            try:
+                # Through the host: the GPU that has the picture may be the one that failed.
+                futures = {name: self._begin(other, name, [(stream, pending.sample)]) for name in pending.predictions}
+                found = {name: future.result()[0] for name, future in futures.items()}
+            except Exception as failed:  # noqa: BLE001  # then it is not the device
+                log.debug("not there either: %s", failed)
+                continue
+            self._lose(bench, other, error)
+            return found
+        raise error
+
+    def _lose(self, bench: _Bench, other: _Bench, error: Exception) -> None:
+        """Part with a device; its streams are moved by its own thread."""
+        streams = len(bench.streams)
+        if not self._placer.lose(bench.number):
+            return
+        with self._ready:
+            bench.lost = True
+            self._ready.notify_all()
+        bench.engine_free.release()
+        names = self._placer.devices
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        sentence = (
+            f"{names[bench.number]} failed and is done without ({reason}); {_streams(streams)} go on on "
+            f"{' and '.join(names[left] for left in self._placer.placement.left)}."
+        )
+        self._degraded(Degraded("", names[bench.number], names[other.number], "device", sentence))
 
     def _age(self, analysis: Analysis) -> float:
         return max(0.0, self._monotonic() - analysis.frame.arrived_at)
@@ -911,6 +1041,10 @@ def _summed(one: StreamCounts, other: StreamCounts) -> StreamCounts:
     dropped = Counter(one.dropped)
     dropped.update(dict(other.dropped))
     return StreamCounts(one.decoded + other.decoded, one.emitted + other.emitted, dropped)
+
+
+def _streams(count: int) -> str:
+    return "its stream" if count == 1 else f"its {count} streams"
 
 
 def _added(one: dict[str, StageTime], other: dict[str, StageTime]) -> dict[str, StageTime]:

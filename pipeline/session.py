@@ -26,7 +26,7 @@ from engines.cuda.probe import has_driver
 from engines.errors import ModelError, OutputError, RoadlensError, SourceError, UsageError
 from engines.loading import Building, Degraded
 from pipeline.anonymize import AnonymizeStage, check_segmenter
-from pipeline.config import Config, StreamConfig, check
+from pipeline.config import Config, StreamConfig, check, devices_of
 from pipeline.decoding import Decoding
 from pipeline.event_clip import EventClip, EventRing
 from pipeline.fragments import ResumePoint
@@ -40,6 +40,7 @@ from pipeline.metrics import Metrics
 from pipeline.output_state import OutputChange, OutputObserver
 from pipeline.outputs import check_outputs, open_outputs
 from pipeline.overlay import OverlayStage
+from pipeline.placement import Berth, Placer
 from pipeline.publish import Publisher
 from pipeline.record import McapSink
 from pipeline.redact import strip_credentials
@@ -138,12 +139,14 @@ class RunningStream:
         ring: its newest packets, to be saved; None where none are kept.
         paused: whether it was told to rest.
         removed: whether it was told to go.
+        berth: which device looks at it; None where the address stands for nothing.
     """
 
     id: str
     config: StreamConfig
     source: Source | None
     change: StateChange
+    berth: Berth | None = None
     info: StreamInfo | None = None
     overlay: OverlayStage | None = None
     output: LiveOutput | None = None
@@ -232,6 +235,7 @@ class Session:
         self._stack = ExitStack()
         self._changing, self._telling = threading.Lock(), threading.Lock()
         self._going: set[str] = set()
+        self._placer = Placer(_device_names(devices_of(config)))
         self._states: _States | None = None
         self._shared: list[Sink] = []
         self._runtime: Runtime | None = None
@@ -284,7 +288,8 @@ class Session:
             self.plans.append(self._plan(stream, source, start))
         fuse = FuseOptions(config.boxes, config.tracking, config.min_score)
         self._runtime = Runtime(
-            self.plans, self.models, fuse, self.metrics, idle=self._serving, observe=self.tell, degraded=self._degraded
+            self.plans, self.models, fuse, self.metrics, idle=self._serving, observe=self.tell, degraded=self._degraded,
+            placer=self._placer,
         )  # fmt: skip
         self._stack.callback(self._runtime.close)
 
@@ -305,26 +310,34 @@ class Session:
         if self._serving:  # a camera that is away when the server starts is waited for, like one that goes away later
             again = msgspec.structs.replace(live.reconnect, at_start="wait")
             live = msgspec.structs.replace(live, reconnect=again)
+        berth = self._placer.place()
         try:
             source = resolve_source(
                 config.source, name, config.decode_threads, config.picture_rate(),
-                live=live, realtime=config.realtime, observe=self.tell, decoding=self._decoding(name, config),
+                live=live, realtime=config.realtime, observe=self.tell, decoding=self._decoding(name, config, berth),
             )  # fmt: skip
+        except RoadlensError:
+            berth.leave()
+            raise
         except (OSError, ValueError, RuntimeError) as error:  # a name too long, a NUL in it, a home of nobody's
+            berth.leave()
             shown = strip_credentials(config.source[:64])
             raise SourceError(f"{shown!r} cannot be looked for: {error}; give a file or an address") from None
-        stream = RunningStream(name, config, source, StateChange(name, SourceState.CONNECTING, at=time.time()))
+        stream = RunningStream(name, config, source, StateChange(name, SourceState.CONNECTING, at=time.time()), berth)
+        stream.resources.callback(berth.leave)
         if self.config.events is not None and isinstance(source, TappedSource):
             stream.ring = EventRing(name, self.config.events, self._told_of_output)
             stream.resources.callback(stream.ring.close)
             source.on_packet = stream.ring.packet
         return stream, source
 
-    def _decoding(self, name: str, config: StreamConfig) -> Decoding:
-        devices = [model.device for model in self.config.models]
-        on_cpu = config.decode == "auto" and all(device == "cpu" for device in devices)
-        numbered = (device.partition(":")[2] for device in devices)
-        gpu = next((int(number) for number in numbered if number), 0)  # where the model is that looks at the pictures
+    def _decoding(self, name: str, config: StreamConfig, berth: Berth) -> Decoding:
+        # Where the models are that look at the pictures; of those on a GPU of their own the first.
+        devices = [model.device.split(",") for model in self.config.models]
+        own = [each[berth.first] if len(each) > 1 else each[0] for each in devices]
+        on_cpu = config.decode == "auto" and all(device == "cpu" for device in own)
+        numbered = (device.partition(":")[2] for device in own)
+        gpu = next((int(number) for number in numbered if number), 0)
         return Decoding(name, "cpu" if on_cpu else config.decode, gpu, degraded=self._degraded)
 
     def _degraded(self, what: Degraded) -> None:
@@ -348,6 +361,8 @@ class Session:
         info = stream.info
         if info is None:
             raise RuntimeError(f"the source of stream {stream.id!r} is not open")
+        if stream.berth is not None:
+            self._placer.pace(stream.berth, float(info.rate))
         stages = list(self._stages)
         if self.config.anonymize is not None:
             segmenter = next(m.name for m in self.models if m.engine.spec.task == "segmentation")
@@ -368,7 +383,7 @@ class Session:
             files.append(stream.output)
         if stream.ring is not None and stream.ring.options.save_when is not None:
             files.append(stream.ring)
-        return StreamPlan(source, info, stages, [*self._shared, *files], start.frame, start.track)
+        return StreamPlan(source, info, stages, [*self._shared, *files], start.frame, start.track, stream.berth)
 
     def tell(self, change: StateChange) -> None:
         """A source entered a state: those who listen are told, in a thread of the session's."""
@@ -575,19 +590,24 @@ class Session:
 
     # Models ---------------------------------------------------------------------------------------------------------
     def _load_models(self, hint: engines.Hint) -> list[LoadedModel]:
-        batch = SERVING_BATCH if self._serving else min(8, len(self.config.streams))
+        devices = len(self._placer.devices)
+        batch = SERVING_BATCH if self._serving else min(8, -(-len(self.config.streams) // devices))
         loaded: list[LoadedModel] = []
         for wanted in self.config.models:
             self.metrics.engine_state(wanted.model, "loading")
-            engine = engines.load(
-                wanted.model, device=wanted.device, precision=wanted.precision, max_batch=batch, hint=hint,
-                observe=partial(self._loading, wanted.model),
-            )  # fmt: skip
-            self._stack.callback(engine.close)
-            loaded.append(LoadedModel(engine, wanted.every))
+            found = []
+            for device in wanted.device.split(","):
+                engine = engines.load(
+                    wanted.model, device=device, precision=wanted.precision, max_batch=batch, hint=hint,
+                    observe=partial(self._loading, wanted.model),
+                )  # fmt: skip
+                self._stack.callback(engine.close)
+                found.append(engine)
+            engine = found[0]
+            loaded.append(LoadedModel(engine, wanted.every, tuple(found[1:])))
             if wanted.model != engine.spec.name:
                 self.metrics.forget_engine_state(wanted.model)
-            self.metrics.engine(engine.spec.name, engine.backend, engine.precision, engine.device, "ready")
+            self.metrics.engine(engine.spec.name, engine.backend, engine.precision, loaded[-1].device, "ready")
         segmenters = [m.name for m in loaded if m.engine.spec.task == "segmentation"]
         if len(segmenters) > 1:
             raise ModelError(
@@ -747,6 +767,15 @@ class Session:
         self.close()
 
 
+def _device_names(devices: Sequence[str]) -> list[str]:
+    """As they are asked for, numbered where one is given twice."""
+    names = list[str]()
+    for device in devices:
+        earlier = sum(name.split("#")[0] == device for name in names)
+        names.append(f"{device}#{earlier + 1}" if earlier else device)
+    return names
+
+
 def _unique_names(streams: Sequence[StreamConfig], others: Iterable[str] = ()) -> list[str]:
     """An id for every stream: its own, or made of its source and numbered where that is taken."""
     taken = {*others, *(s.id for s in streams if s.id is not None)}
@@ -839,7 +868,7 @@ def summary(session: Session, result: RunResult) -> dict[str, Any]:
         "models": [
             {
                 "model": m.name, "backend": m.engine.backend, "precision": m.engine.precision,
-                "device": m.engine.device, "every": m.every,
+                "device": m.device, "every": m.every,
             }
             for m in session.models
         ],
