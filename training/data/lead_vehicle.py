@@ -13,14 +13,19 @@ vehicle that a pole cuts in two is the larger of its halves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data import load_split, recognise
+from training.data.cityscapes_pairs import SIDE, Split
+
 UInt8 = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
 
 VEHICLES = {13: "car", 14: "truck", 15: "bus"}
 """trainIds of Cityscapes that a lead vehicle may have."""
@@ -40,8 +45,8 @@ class Corridor:
         half_width: of the corridor at the picture's bottom edge, as a share of the picture's width. At a height of
             1.22 m and a horizon at 0.42, 0.33 is 1.4 m: half way between the middle of a car in the same lane (0 to
             0.6 m) and that of one parked beside it (2.2 m).
-        max_width: largest width of a vehicle at its foot, in half widths of the corridor; 3 is 4.2 m, which a bus in a
-            bend keeps and traffic that crosses the road, seen from the side and often several vehicles in one, does not.
+        max_width: largest width of a vehicle at its foot, in half widths of the corridor. 3 is 4.2 m: a bus in a bend is
+            narrower, and traffic that crosses, seen from the side and often several vehicles in one, is not.
         min_height: smallest height of a vehicle, as a share of the picture's; 0.047 is a car 70 m away.
         min_area: smallest area, as a share of the picture's.
     """
@@ -73,12 +78,15 @@ class LeadVehicle:
         area: of the vehicle, as a share of the picture.
     """
 
-    box: NDArray[np.float32]
+    box: Float32
     class_id: int
     area: float
 
 
 CITYSCAPES_CORRIDOR = Corridor()
+
+LARGEST_ZOOM = 1.6
+"""Up to which zoom of a view `load_lead_vehicles` knows what becomes large enough to count."""
 
 
 def find_lead_vehicle(class_map: UInt8, corridor: Corridor = CITYSCAPES_CORRIDOR) -> LeadVehicle | None:
@@ -152,3 +160,73 @@ def _taken_apart(component: NDArray[np.bool_], horizon: float) -> Iterator[tuple
 def _free_run(free: NDArray[np.bool_]) -> int:
     """How many of the first columns are free."""
     return len(free) if free.all() else int(np.argmin(free))
+
+
+@dataclass(frozen=True)
+class LeadVehicles:
+    """A split held in memory, with the vehicles ahead.
+
+    Attributes:
+        photos: (N, H, W, 3) uint8, RGB, whole frames squashed.
+        names: file names, in the order of the arrays.
+        boxes: (N, 4) float32, xyxy as fractions of the picture; zeros where there is none. Also of vehicles too small
+            to count, which a view that zooms in makes large enough.
+        areas: (N,) float32, of the vehicle, as a share of the picture; 0 where there is none.
+        present: (N,) bool, whether there is a vehicle ahead that is large enough to count.
+        protocol: where pictures and truth come from, for people.
+    """
+
+    photos: UInt8
+    names: tuple[str, ...]
+    boxes: Float32
+    areas: Float32
+    present: NDArray[np.bool_]
+    protocol: str
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def large_enough(box: Float32, area: float, corridor: Corridor = CITYSCAPES_CORRIDOR) -> bool:
+    """Whether a vehicle with this (4,) box and area, both as fractions of the picture, counts."""
+    return bool(box[3] - box[1] >= corridor.min_height - 1e-6 and area >= corridor.min_area)
+
+
+def load_lead_vehicles(
+    folder: Path, split: Split, height: int, width: int, cache: Path | None = None, *, skip_broken: bool = False,
+    say: Callable[[str], None] = print, corridor: Corridor = CITYSCAPES_CORRIDOR,
+) -> LeadVehicles:  # fmt: skip
+    """Read a split of the Cityscapes pairs, or of Cityscapes, and find the vehicle ahead in each label.
+
+    Args:
+        folder: of the data set.
+        split: of it.
+        height, width: of the photos; the boxes are found in labels of 256×256 whatever it is.
+        cache: folder for decoded pairs, or None.
+        skip_broken: leave out what cannot be used, and name it to `say`.
+        say: gets one sentence for each picture left out.
+        corridor: what counts as ahead.
+
+    Raises:
+        SourceError: not the set, or a file that cannot be used.
+    """
+    pairs = load_split(recognise(folder), folder, split, SIDE, SIDE, cache, skip_broken=skip_broken, say=say)
+    generous = replace(
+        corridor, min_height=corridor.min_height / LARGEST_ZOOM, min_area=corridor.min_area / LARGEST_ZOOM**2
+    )
+    boxes, areas = np.zeros((len(pairs), 4), np.float32), np.zeros(len(pairs), np.float32)
+    present = np.zeros(len(pairs), bool)
+    for index, label in enumerate(pairs.labels):
+        found = find_lead_vehicle(label, corridor)
+        present[index] = found is not None
+        if found := found or find_lead_vehicle(label, generous):
+            boxes[index], areas[index] = found.box, found.area
+    photos = pairs.photos
+    if (height, width) != (SIDE, SIDE):
+        resized = [cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA) for photo in photos]
+        photos = np.stack(resized).astype(np.uint8, copy=False)
+    return LeadVehicles(
+        photos, pairs.names, boxes, areas, present,
+        f"lead vehicle: the largest car, truck or bus whose foot stands in the ego corridor, at least "
+        f"{corridor.min_height:.1%} of the picture high; {pairs.protocol}",
+    )  # fmt: skip
