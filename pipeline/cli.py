@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import cache
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -332,6 +333,7 @@ def _model(text: str) -> Any:
     return ModelConfig(text)
 
 
+@cache
 def _add_commands() -> None:
     """Mount the commands that the packages declare in the entry-point group `roadlens.commands`."""
     from pipeline.subscribe_command import subscribe

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import random
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -166,11 +168,20 @@ def read_number(picture: NDArray[np.uint8]) -> int:
 
 
 def _drive(size: tuple[int, int], fps: Fraction, seed: int) -> Iterator[NDArray[np.uint8]]:
-    scene = SyntheticScene(*size, fps, seed=seed)
-    index = 0
-    while True:
-        yield scene.frame(index)[0]
-        index += 1
+    return (_drawn(size, fps, seed, index) for index in itertools.count())
+
+
+@functools.lru_cache(maxsize=192)
+def _drawn(size: tuple[int, int], fps: Fraction, seed: int, index: int) -> NDArray[np.uint8]:
+    """A picture of the drive; kept, for most clips of a test run are of the same one, and drawing is what costs."""
+    picture = _scene(size, fps, seed).frame(index)[0]
+    picture.flags.writeable = False
+    return picture
+
+
+@functools.lru_cache(maxsize=4)
+def _scene(size: tuple[int, int], fps: Fraction, seed: int) -> SyntheticScene:
+    return SyntheticScene(*size, fps, seed=seed)
 
 
 def _timestamps(frames: int, fps: Fraction, time_base: Fraction, start: int, vfr: bool) -> list[int]:

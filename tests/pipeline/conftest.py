@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline import cli
 from tests.engines.tiny_models import LOCALIZER, SEGMENTER, bits_model, corners_model, save
 from tests.footage import write_clip
 
@@ -49,6 +51,30 @@ def roadlens(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )  # fmt: skip
 
     return run
+
+
+@pytest.fixture
+def roadlens_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """As `roadlens`, in this process, which has imported everything: for mistakes, which end before a run begins."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    loggers = [logging.getLogger(name) for name in (None, "pipeline", "engines")]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["roadlens", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess(sys.argv, int(end.value.code or 0), out, err)
+
+    yield run
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:

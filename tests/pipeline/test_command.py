@@ -181,7 +181,7 @@ def test_metrics_can_be_scraped_while_it_runs(tmp_path: Path, drive: Path, segme
 
 
 # Stopping -----------------------------------------------------------------------------------------------------------
-def start_long_run(tmp_path: Path, segmenter: Path, *extra: str, frames: int = 150) -> subprocess.Popen[str]:
+def start_long_run(tmp_path: Path, segmenter: Path, *extra: str, frames: int = 60) -> subprocess.Popen[str]:
     """A run of ten minutes of synthetic footage, returned once it has written some frames."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.cli", "run", "synthetic:?seconds=600&width=160&height=96", "--model",
@@ -206,7 +206,7 @@ def test_one_signal_finishes_the_files(tmp_path: Path, segmenter: Path, number: 
     assert "stopping: finishing the files" in err
     assert time.monotonic() - began < 20
     frames = len(times(tmp_path / "o.mp4"))
-    assert len(json_lines(tmp_path / "o.jsonl")) == frames >= 150
+    assert len(json_lines(tmp_path / "o.jsonl")) == frames >= 60
     assert not list(tmp_path.glob("*partial*"))
 
 
@@ -231,6 +231,7 @@ def test_a_second_signal_stops_at_once_and_what_is_written_plays(tmp_path: Path,
     assert len(times(video)) >= 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill -9", "Ctrl-C"])
 def test_an_interrupted_run_goes_on_without_doubling_or_losing_a_frame(
     roadlens: Run, tmp_path: Path, segmenter: Path, how: str
@@ -288,7 +289,7 @@ def test_an_interrupted_run_goes_on_without_doubling_or_losing_a_frame(
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, list) else "",
 )
 def test_a_mistake_gets_one_sentence_and_leaves_nothing(
-    roadlens: Run, tmp_path: Path, segmenter: Path, arguments: list[str], code: int, says: str
+    roadlens_here: Run, tmp_path: Path, segmenter: Path, arguments: list[str], code: int, says: str
 ) -> None:
     write_clip(tmp_path / "good.mp4", frames=5)
     (tmp_path / "empty.mp4").touch()
@@ -299,7 +300,7 @@ def test_a_mistake_gets_one_sentence_and_leaves_nothing(
     before = sorted(p.name for p in tmp_path.iterdir())
     model = [] if "--model" in arguments else ["--model", segmenter]
     outputs = [] if "-o" in arguments else ["-o", "out.mp4"]
-    done = roadlens("run", *arguments, *model, *outputs)
+    done = roadlens_here("run", *arguments, *model, *outputs)
     assert re.search(says, one_sentence(done, code)), done.stderr
     assert "secret" not in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == before
@@ -309,21 +310,21 @@ def test_no_output_at_all_is_a_mistake(roadlens: Run, drive: Path, segmenter: Pa
     assert "nothing would come out" in one_sentence(roadlens("run", drive, "--model", segmenter), 2)
 
 
-def test_a_port_in_use_is_said(roadlens: Run, drive: Path, segmenter: Path) -> None:
+def test_a_port_in_use_is_said(roadlens_here: Run, drive: Path, segmenter: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         for option, value in (("--metrics", port), ("--pub", f"tcp://127.0.0.1:{port}")):
-            done = roadlens("run", drive, "--model", segmenter, "--summary", "-", option, value)
+            done = roadlens_here("run", drive, "--model", segmenter, "--summary", "-", option, value)
             assert "in use" in one_sentence(done, 5)
 
 
-def test_two_segmenters_are_refused(roadlens: Run, tmp_path: Path, drive: Path, segmenter: Path) -> None:
+def test_two_segmenters_are_refused(roadlens_here: Run, tmp_path: Path, drive: Path, segmenter: Path) -> None:
     from tests.engines.tiny_models import CONV, conv_model, save
 
     other = save(conv_model(), CONV, tmp_path / "conv.onnx")
-    done = roadlens("run", drive, "--model", segmenter, "--model", other, "--summary", "-")
+    done = roadlens_here("run", drive, "--model", segmenter, "--model", other, "--summary", "-")
     assert "both segmenters" in one_sentence(done, 4)
 
 
@@ -331,10 +332,10 @@ def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_was_written(tmp_path: 
     import resource
 
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "run", "synthetic:?seconds=60&width=640&height=360", "--model",
+        [sys.executable, "-m", "pipeline.cli", "run", "synthetic:?seconds=60&width=320&height=180", "--model",
          str(segmenter), "-o", str(tmp_path / "o.mp4"), "--crf", "5"],
         capture_output=True, text=True, cwd=ROOT, timeout=120, check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
     )  # fmt: skip
     assert done.returncode == 5, done.stderr
     assert "no space is left to write" in done.stderr
@@ -382,9 +383,9 @@ def test_a_configuration_file_says_all_the_command_line_can(
         ("video: {path: a.mp4\n", r"line"),
     ],
 )
-def test_config_check_names_the_place(roadlens: Run, tmp_path: Path, text: str, says: str) -> None:
+def test_config_check_names_the_place(roadlens_here: Run, tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "run.yaml").write_text(text)
-    assert re.search(says, one_sentence(roadlens("config", "check", "run.yaml"), 2))
+    assert re.search(says, one_sentence(roadlens_here("config", "check", "run.yaml"), 2))
 
 
 def test_the_schema_accepts_what_check_accepts(roadlens: Run) -> None:

@@ -222,10 +222,10 @@ def test_a_flood_of_subscriptions_stops_no_frame() -> None:
         assert process.poll() is None
 
 
-def serving(answer: Callable[[np.random.Generator], bytes]) -> tuple[socket.socket, threading.Thread]:
-    """A server that says this to whoever connects."""
+def serving(answer: Callable[[np.random.Generator], bytes]) -> tuple[socket.socket, threading.Event]:
+    """A server that says this to whoever connects; the event is set once it has said it."""
     listener = socket.create_server(("127.0.0.1", 0))
-    random = np.random.default_rng(3)
+    random, said = np.random.default_rng(3), threading.Event()
 
     def serve() -> None:
         with contextlib.suppress(OSError):
@@ -234,20 +234,23 @@ def serving(answer: Callable[[np.random.Generator], bytes]) -> tuple[socket.sock
                 with contextlib.suppress(OSError), connection:
                     connection.settimeout(5)
                     connection.recv(10)
-                    connection.sendall(answer(random))
+                    try:
+                        connection.sendall(answer(random))
+                    finally:  # or was hung up on meanwhile
+                        said.set()
                     connection.recv(64)
 
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    return listener, thread
+    threading.Thread(target=serve, daemon=True).start()
+    return listener, said
 
 
 @pytest.mark.parametrize("answer", ATTACKS)
 def test_a_subscriber_of_a_hostile_server_gets_nothing_and_no_crash(
     answer: Callable[[np.random.Generator], bytes],
 ) -> None:
-    listener, _ = serving(answer)
-    with Subscriber(f"tcp://127.0.0.1:{listener.getsockname()[1]}", timeout=0.5) as subscriber:
+    listener, said = serving(answer)
+    with Subscriber(f"tcp://127.0.0.1:{listener.getsockname()[1]}", timeout=0.1) as subscriber:
+        assert said.wait(60)
         for _ in range(3):
             with pytest.raises(RoadlensError):
                 subscriber.receive()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from engines.errors import OutputError, SourceError, UsageError
+from pipeline import runtime as runtime_module
 from pipeline.frame import Frame
 from pipeline.runtime import LoadedModel, Runtime, StreamPlan, StreamResult
 from pipeline.sources import AudioPacket
@@ -38,6 +39,12 @@ def adds_up(result: StreamResult) -> bool:
 def model() -> Iterator[ScriptedEngine]:
     with engine() as made:
         yield made
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not stop is given up after 0.3 s rather than 3."""
+    monkeypatch.setattr(runtime_module, "STOP_SECONDS", runtime_module.REMOVE_SECONDS + 0.3)
 
 
 def test_an_idle_runtime_waits_for_streams_and_ends_when_it_is_stopped(model: ScriptedEngine) -> None:
@@ -156,6 +163,7 @@ def test_a_paused_stream_can_be_removed_and_stopped(model: ScriptedEngine, pause
     assert all(map(adds_up, runtime.result().streams))
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_reader_that_never_returns_is_abandoned_and_the_counts_still_add_up(model: ScriptedEngine) -> None:
     gate, other = threading.Event(), Collect()
 
@@ -179,6 +187,7 @@ def test_a_reader_that_never_returns_is_abandoned_and_the_counts_still_add_up(mo
     runtime.close()
 
 
+@pytest.mark.usefixtures("hasty")
 def test_an_output_that_never_returns_does_not_hold_up_the_removal_for_ever(model: ScriptedEngine) -> None:
     gate, reached = threading.Event(), threading.Event()
 
