@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn, Self
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -24,6 +26,18 @@ log = logging.getLogger(__name__)
 _LINE_SECONDS = 5.0
 _SECOND_SIGNAL_SECONDS = 2.0
 
+FINISH_SECONDS = 4.0
+"""How long a stop may finish the files. After that it drops what is under way; what is written plays, and --resume
+goes on with it."""
+
+EXIT_SECONDS = 4.7
+"""After this long a stop is over, whatever still runs: a service manager soon kills."""
+
+_OPENING_SECONDS = 1.0
+"""How long a stop waits for what is being opened: a camera that does not answer, an engine that is being built."""
+
+_INTERRUPTED = 130
+
 
 def run_session(config: Config, *, resume: bool = False, verbose: bool = False) -> int:
     """Run a configuration with progress on standard error; returns the exit code.
@@ -33,7 +47,7 @@ def run_session(config: Config, *, resume: bool = False, verbose: bool = False) 
     """
     console = Console(stderr=True, highlight=False)
     set_up_logging(console, verbose)
-    with Session(config, resume=resume) as session:
+    with _Signals(console) as signals, signals.opened(config, resume) as session:
         for name in session.already_complete:
             console.print(f"{name}: complete already, nothing to resume")
         if not session.plans:
@@ -48,7 +62,8 @@ def run_session(config: Config, *, resume: bool = False, verbose: bool = False) 
         for model in session.models:
             engine = model.engine
             console.print(f"{model.name}: {engine.backend} {engine.precision} on {model.device}", markup=False)
-        with _stopped_by_signals(session.runtime, console), _progress(session, console) as poll:
+        signals.stop(session.runtime)
+        with _progress(session, console) as poll:
             result = session.run(poll)
     values = summary(session, result)
     if config.summary is not None:
@@ -72,28 +87,90 @@ def set_up_logging(console: Console, verbose: bool) -> None:
         logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
-@contextmanager
-def _stopped_by_signals(runtime: Runtime, console: Console) -> Iterator[None]:
-    """The first SIGINT or SIGTERM finishes the files, the second stops at once."""
-    received = 0
+class _Signals:
+    """SIGINT and SIGTERM while the block runs: the first one finishes the files, the second stops at once. Whatever
+    hangs, the process is gone `EXIT_SECONDS` after the first.
+    """
 
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        nonlocal received
-        received += 1
-        if received == 1:
-            console.print("stopping: finishing the files (once more to stop at once)")
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._runtime: Runtime | None = None
+        self._received = 0
+        self._heard, self._over = threading.Event(), threading.Event()
+        self._before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def __enter__(self) -> Self:
+        for number in self._before:
+            signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def opened(self, config: Config, resume: bool) -> Session:
+        """The session, opened in a thread: native code that builds an engine for minutes lets no signal through to the
+        thread it runs in.
+        """
+        made: list[Session | BaseException] = []
+
+        def make() -> None:
+            try:
+                made.append(Session(config, resume=resume))
+            except BaseException as error:  # noqa: BLE001  # raised again in the main thread
+                made.append(error)
+
+        opening = threading.Thread(target=make, name="open", daemon=True)
+        opening.start()
+        while opening.is_alive() and not self._heard.is_set():
+            opening.join(0.05)
+        opening.join(_OPENING_SECONDS)
+        if opening.is_alive():
+            _leave(_INTERRUPTED)  # nothing has been written yet
+        (session,) = made
+        if isinstance(session, BaseException):
+            raise session
+        return session
+
+    def stop(self, runtime: Runtime) -> None:
+        """What to stop from now on; at once, where a signal came before."""
+        self._runtime = runtime
+        if self._heard.is_set():
             runtime.stop()
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._received += 1
+        if self._received == 1:
+            self._heard.set()
+            self._console.print("stopping: finishing the files (once more to stop at once)")
+            threading.Thread(target=self._bound, name="stop", daemon=True).start()
+            if self._runtime is not None:
+                self._runtime.stop()
             return
-        runtime.abort()
-        if received > 2 or not runtime.wait(_SECOND_SIGNAL_SECONDS):
+        if self._runtime is not None:
+            self._runtime.abort()
+        if self._received > 2 or self._runtime is None or not self._runtime.wait(_SECOND_SIGNAL_SECONDS):
             os._exit(128 + number)
 
-    before = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def _bound(self) -> None:
+        """See to it that a stop comes to its end."""
+        if self._over.wait(FINISH_SECONDS):
+            return
+        runtime = self._runtime
+        if runtime is not None:
+            runtime.abort()
+        if self._over.wait(EXIT_SECONDS - FINISH_SECONDS):
+            return
+        hanging = [] if runtime is None else runtime.result().not_stopped
+        self._console.print(f"left behind what did not stop: {', '.join(hanging) or 'the outputs'}", markup=False)
+        _leave(_INTERRUPTED)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process though threads of it hang."""
+    logging.shutdown()
+    os._exit(code)
 
 
 @contextmanager

@@ -130,6 +130,7 @@ class LiveSource:
     Attributes:
         state: what it is doing.
         on_packet: may be set until the source is opened.
+        played_out: whether the last connection came to the end of a playlist.
 
     Raises:
         SourceError: the address is no live source's.
@@ -173,6 +174,7 @@ class LiveSource:
         self._newest: Frame | None = None
         self._index = 0
         self._iterating = self._stopped = self._paused = self._said_stuck = self._back_to_say = False
+        self.played_out = False
         self._said: dict[str, float] = {}
 
     @property
@@ -426,6 +428,7 @@ class _Reader(threading.Thread):
         self._behind_since: float | None = None
         self._skipping = False
         self._pace = Pace() if source.input.paced else None
+        self._finished = False
 
     def abandon(self) -> None:
         """Let it end when it can."""
@@ -472,7 +475,7 @@ class _Reader(threading.Thread):
             if not isinstance(error, Fault | av.error.FFmpegError | OSError):
                 log.exception("%s: reading failed", source.id)
             over = Lost(why.cause, why.reason)
-        ends = over is not None and over.cause == "ended" and not source.input.reopens
+        ends = over is not None and over.cause == "ended" and (self._finished or not source.input.reopens)
         self.over = Over() if ends else over
         source.ended()
 
@@ -482,6 +485,12 @@ class _Reader(threading.Thread):
             if self.abandoned:
                 return
             video = picture_track(container, source.input)
+            # Of a playlist to which more is added no length is known. One that was played until nothing more came, and
+            # has an end when it is looked at again, is over; a server that was away in between has no end.
+            self._finished = source.input.paced and container.duration is not None
+            if self._finished and source.played_out:
+                return
+            source.played_out = False
             self._configure(video)
             tracks = self._tracks(container, video)
             self.held_back = 0 if self._pace else held_back(container, video)
@@ -498,6 +507,7 @@ class _Reader(threading.Thread):
                 if self.abandoned:
                     raise _Abandoned
                 if packet is None or not packet.size:
+                    source.played_out = source.input.paced
                     return  # what the decoder still holds is old
                 if now - before >= self._options.read_timeout:
                     # An interrupted read hands out what FFmpeg's parser held back, and only the next one fails.

@@ -245,6 +245,11 @@ def fault(error: Exception, given: LiveInput, timeout: float) -> Fault:
         return Fault("timeout", f"no answer from {given.name} within {timeout:g} s")
     if isinstance(error, ConnectionRefusedError):
         return Fault("refused", f"nobody listens at {given.name} (connection refused)")
+    if isinstance(error, av.error.ProtocolNotFoundError):
+        scheme = given.url.partition("://")[0].lower()
+        way = ", such as: srt-live-transmit srt://… udp://127.0.0.1:5000" if scheme == "srt" else ""
+        reason = f"{given.name} cannot be read: this FFmpeg is built without {scheme.upper()}; have it sent another way"
+        return Fault("unsupported", reason + way)
     if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
         known = urlsplit(given.url).username is not None
         how = "does not accept this user and password" if known else "wants a user and a password (user:password@)"

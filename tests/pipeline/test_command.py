@@ -21,6 +21,7 @@ import av
 import pytest
 import zmq
 
+from pipeline.console import FINISH_SECONDS
 from pipeline.messages import AnalysisMessage
 from pipeline.subscriber import Subscriber
 from tests.footage import write_clip
@@ -204,10 +205,13 @@ def test_one_signal_finishes_the_files(tmp_path: Path, segmenter: Path, number: 
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     assert "stopping: finishing the files" in err
-    assert time.monotonic() - began < 20
-    frames = len(times(tmp_path / "o.mp4"))
-    assert len(json_lines(tmp_path / "o.jsonl")) == frames >= 60
-    assert not list(tmp_path.glob("*partial*"))
+    taken = time.monotonic() - began
+    assert taken < 20
+    (video,), (lines,) = tmp_path.glob("*.mp4"), tmp_path.glob("*.jsonl")
+    assert len(times(video)) >= 60 - 25
+    if taken < FINISH_SECONDS:  # a machine that is too busy gets files that play, at their partial names
+        assert (video.name, lines.name) == ("o.mp4", "o.jsonl")
+        assert len(json_lines(lines)) == len(times(video)) >= 60
 
 
 def test_a_second_signal_stops_at_once_and_what_is_written_plays(tmp_path: Path, segmenter: Path) -> None:

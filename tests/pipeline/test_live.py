@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
+import av
 import pytest
 
 from engines.errors import SourceError
@@ -268,11 +269,27 @@ def test_a_pipe_ends_and_is_not_opened_again(pieces: list[bytes], tmp_path: Path
     assert done.stdout.split() == ["160", "True", "ended"], done.stderr
 
 
+def reads(scheme: str) -> bool:
+    """Whether PyAV's FFmpeg knows a protocol."""
+    try:
+        av.open(f"{scheme}://127.0.0.1:1", timeout=5)
+    except av.error.ProtocolNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 @pytest.mark.parametrize(
     ("address", "said"),
     [
         ("v4l2:/dev/no-such-camera", "there is no device /dev/no-such-camera"),
         ("rtsp://127.0.0.1:1/cam", "nobody listens at rtsp://127.0.0.1:1/cam (connection refused)"),
+        pytest.param(
+            "srt://127.0.0.1:1",
+            "srt://127.0.0.1:1 cannot be read: this FFmpeg is built without SRT; have it sent another way",
+            marks=pytest.mark.skipif(reads("srt"), reason="this FFmpeg reads SRT"),
+        ),
         ("gopher://127.0.0.1/cam", "gopher:// is not read; give an rtsp"),
     ],
 )
