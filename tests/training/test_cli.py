@@ -40,6 +40,7 @@ def call(*words: object) -> Result:
     return result
 
 
+@pytest.mark.slow
 def test_train_export_eval_from_end_to_end(pairs_folder: Path, tmp_path: Path) -> None:
     run, onnx = tmp_path / "run", tmp_path / "model.onnx"
     small = ["steps=1", "batch=1", "model.decoder=[16, 16, 16, 16]", "report_every=1", "evaluate_every=1"]
