@@ -1,4 +1,4 @@
-"""Scores of boxes, one a picture, and what pictures drawn anew would make of them.
+"""Scores of boxes, one a picture.
 
 Boxes are (N, 4) xyxy, right and bottom exclusive, in one unit throughout: fractions or pixels. An IoU does not change
 when x and y are stretched, so fractions of a squashed picture will do.
@@ -6,26 +6,11 @@ when x and y are stretched, so fractions of a squashed picture will do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from training.evaluation import Interval
-
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
-
-
-class Figure(msgspec.Struct, frozen=True):
-    """A measured figure with its 95 % interval: pictures drawn with replacement."""
-
-    value: float
-    interval: Interval
-
-    def __str__(self) -> str:
-        return f"{self.value:.4f} ({self.interval.low:.4f} to {self.interval.high:.4f})"
 
 
 def overlaps(boxes: Float, truth: Float) -> tuple[Float, Float]:
@@ -53,8 +38,8 @@ def paired_iou(boxes: Float, truth: Float) -> Float:
     return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
-def box_figures(boxes: Float, truth: Float, right: Bool | None = None) -> dict[str, Figure]:
-    """The scores of one box a picture, by name.
+def box_scores(intersection: Float, union: Float, right: Bool | None = None) -> dict[str, float]:
+    """The scores of one box a picture, by name; NaN where there is no picture.
 
     - `mean_iou`: of the pictures' IoUs.
     - `pooled_iou`: the sum of all intersections over the sum of all unions, in which large objects count more; other
@@ -63,33 +48,34 @@ def box_figures(boxes: Float, truth: Float, right: Bool | None = None) -> dict[s
     - `class_gated_iou`: mean IoU where a picture whose class is wrong counts 0; given with `right` only.
 
     Args:
-        boxes: found.
-        truth: true.
-        right: whether the picture's class was found, too.
+        intersection, union: (N,) areas; see `overlaps`.
+        right: (N,) whether the picture's class was found, too.
     """
-    intersection, union = overlaps(boxes, truth)
-    iou = paired_iou(boxes, truth)
-    figures = {
-        "mean_iou": bootstrap_mean(iou),
-        "pooled_iou": bootstrap_ratio(intersection, union),
-        "accuracy_iou_50": bootstrap_mean(iou >= 0.5),
-        "accuracy_iou_75": bootstrap_mean(iou >= 0.75),
+    iou = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    scores = {
+        "mean_iou": _mean(iou),
+        "pooled_iou": _ratio(intersection, union),
+        "accuracy_iou_50": _mean(iou >= 0.5),
+        "accuracy_iou_75": _mean(iou >= 0.75),
     }
-    if right is not None:
-        figures["class_gated_iou"] = bootstrap_mean(iou * right)
-    return figures
+    return scores if right is None else scores | {"class_gated_iou": _mean(iou * right)}
 
 
-def dice_figures(found: Bool, truth: Bool) -> dict[str, Figure]:
-    """Dice coefficients of masks: (N, h, w) and (N, h, w) bool.
+def mask_overlaps(found: Bool, truth: Bool) -> tuple[Float, Float]:
+    """What Dice coefficients are made of: (n, h, w), (n, h, w) bool → twice the shared cells and the sum of both
+    masks' cells, (n,), (n,) float64."""
+    shared, both = (found & truth).sum((1, 2)), found.sum((1, 2)) + truth.sum((1, 2))
+    return 2 * shared.astype(np.float64), both.astype(np.float64)
 
-    - `pooled_dice`: twice the shared area of all pictures over the sum of all areas.
+
+def dice_scores(twice_shared: Float, both: Float) -> dict[str, float]:
+    """Dice coefficients from what `mask_overlaps` gives; NaN where there is no picture.
+
+    - `pooled_dice`: of all pictures together, in which large objects count more.
     - `mean_dice`: of the pictures' own; 1 where both masks are empty.
     """
-    shared = (found & truth).sum((1, 2)).astype(np.float64)
-    areas = found.sum((1, 2)) + truth.sum((1, 2)).astype(np.float64)
-    each = np.divide(2 * shared, areas, out=np.ones_like(areas), where=areas > 0)
-    return {"pooled_dice": bootstrap_ratio(2 * shared, areas), "mean_dice": bootstrap_mean(each)}
+    each = np.divide(twice_shared, both, out=np.ones_like(both), where=both > 0)
+    return {"pooled_dice": _ratio(twice_shared, both), "mean_dice": _mean(each)}
 
 
 def average_precision(scores: Float, right: Bool, positives: int | None = None) -> float:
@@ -111,37 +97,9 @@ def average_precision(scores: Float, right: Bool, positives: int | None = None) 
     return float((np.diff(found, prepend=0) * precision).sum() / positives)
 
 
-def bootstrap(
-    statistic: Callable[[NDArray[np.int64]], float], pictures: int, resamples: int = 1000, seed: int = 0
-) -> Figure:
-    """A figure of N pictures, and the 95 % interval of what it would be of N pictures drawn with replacement.
-
-    Args:
-        statistic: of the pictures with these indices.
-        pictures: N.
-        resamples: how often N pictures are drawn.
-        seed: of the draws, which depend on it and N only.
-    """
-    draws = np.random.default_rng(seed).integers(0, max(pictures, 1), (resamples, pictures))
-    low, high = np.nanpercentile([statistic(draw) for draw in draws], [2.5, 97.5]) if pictures else (np.nan, np.nan)
-    value = statistic(np.arange(pictures)) if pictures else float("nan")
-    return Figure(value, Interval(float(low), float(high)))
+def _mean(values: Float | Bool) -> float:
+    return float(values.mean()) if len(values) else float("nan")
 
 
-def bootstrap_mean(values: Float | Bool) -> Figure:
-    """The mean of a value a picture, (N,), with its interval."""
-    each = np.asarray(values, np.float64)
-    return bootstrap(lambda draw: float(each[draw].mean()), len(each))
-
-
-def bootstrap_ratio(above: Float, below: Float) -> Figure:
-    """The ratio of two sums over pictures, (N,) and (N,), with its interval; 0 where the lower sum is."""
-    return bootstrap(lambda draw: float(above[draw].sum() / max(below[draw].sum(), 1e-12)), len(above))
-
-
-def figure_rows(figures: Mapping[str, Figure]) -> list[str]:
-    """The rows of a Markdown table: name, value, interval."""
-    return [
-        f"| {name} | {figure.value:.4f} | {figure.interval.low:.4f} to {figure.interval.high:.4f} |"
-        for name, figure in figures.items()
-    ]
+def _ratio(above: Float, below: Float) -> float:
+    return float(above.sum() / below.sum()) if below.sum() > 0 else float("nan")
