@@ -113,10 +113,11 @@ class PetSegmentation(EncoderTask[PetSegmentationRecipe, "Segmenter", Pets]):
     def measure(self, outputs: Outputs, data: Pets, indices: Sequence[int]) -> NDArray[np.float64]:
         assert data.trimaps is not None
         trimap, found = data.trimaps[indices], outputs["class_map"] == 1
-        columns = []
-        for known, truth in ((trimap != 3, trimap == 1), (np.ones_like(found), trimap != 2)):
-            for mask in (found & truth & known, found & known, truth & known):
-                columns.append(mask.sum((1, 2)))
+        columns = [
+            mask.sum((1, 2))
+            for known, truth in ((trimap != 3, trimap == 1), (np.ones_like(found), trimap != 2))
+            for mask in (found & truth & known, found & known, truth & known)
+        ]
         return np.stack(columns, axis=1).astype(np.float64)
 
     def scores(self, rows: NDArray[Any]) -> dict[str, float]:
