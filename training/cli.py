@@ -21,7 +21,11 @@ DataFolder = Annotated[
 Cache = Annotated[Path | None, typer.Option("--cache", help="Keep decoded data here (270 MB a thousand pairs).")]
 SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave unreadable pictures out, and name them.")]
 RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help="Recipe of a checkpoint that does not say which one made it.")
+    str | None, typer.Option("--recipe", help="Recipe of a model that does not say which one made it.")
+]
+SplitOption = Annotated[
+    str | None,
+    typer.Option(help="Part of the data: dev and fit are the parts of train; if left out, the one for reporting."),
 ]
 
 
@@ -73,55 +77,43 @@ def train(
 def evaluate(
     model: Annotated[str, typer.Argument(help="A checkpoint (.ckpt), an exported .onnx, or a bundled model's name.")],
     data: DataFolder,
-    split: Annotated[Literal["val", "dev", "fit", "train"], typer.Option(help="dev: the part of train set aside.")] = (
-        "val"
-    ),
+    split: SplitOption = None,
     precision: Annotated[Literal["auto", "fp32", "bf16", "int8"], typer.Option(help="To compute in.")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Folder for evaluation.json, evaluation.md and confusion.png.")
+        Path | None, typer.Option("-o", "--output", help="Folder for evaluation.json, evaluation.md and pictures.")
     ] = None,
     recipe: RecipeOption = None,
     cache: Cache = None,
     skip_broken: SkipBroken = False,
 ) -> None:
-    """Score a model on a split: IoU by class, mean IoU and accuracy, with and without the edge band."""
-    import msgspec
-
+    """Score a model on a split, as its task does; of a segmenter IoU by class, mean IoU and accuracy."""
     if model.endswith(".ckpt"):
         _need_training("eval with a checkpoint")
-    from training.data import load_split, recognise
-    from training.data.cityscapes_pairs import SIDE
+    from training.evaluation import as_json as json_of
     from training.evaluation import evaluate as score
-    from training.evaluation import open_predictor
+    from training.evaluation import open_predictor, write_evaluation
     from training.recipe import read_recipe
 
     stated = read_recipe(recipe) if recipe else None
     with open_predictor(model, precision, recipe=stated) as predictor:
-        data_set = recognise(data)
-        # The pairs come in one size, to which a class map of another is brought; Cityscapes is read at the model's.
-        size = (SIDE, SIDE) if data_set == "cityscapes-pairs" else (predictor.height, predictor.width)
-        pairs = load_split(data_set, data, split, *size, cache, skip_broken=skip_broken, say=_complain)
-        result = score(
-            predictor.predict, pairs, model=predictor.name, backend=predictor.backend, precision=predictor.precision,
-            split=split,
-        )  # fmt: skip
-    text = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
+        part = predictor.task.part(split)
+        size = (predictor.height, predictor.width)
+        samples = predictor.task.load(data, part, size=size, cache=cache, skip_broken=skip_broken, say=_complain)
+        result = score(predictor, samples, part)
     if output is not None:
-        from training.confusion_picture import write_evaluation
-
         write_evaluation(result, output)
-    typer.echo(text if as_json else result.markdown())
+    typer.echo(json_of(result).decode() if as_json else result.markdown())
 
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A .ckpt that `roadlens train` wrote.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx to write.")],
-    height: Annotated[int, typer.Option(min=32, help="Of the input, a multiple of 32.")] = 256,
-    width: Annotated[int, typer.Option(min=32, help="Of the input, a multiple of 32.")] = 256,
-    confidence: Annotated[bool, typer.Option("--confidence", help="Add the confidence map as a second output.")] = (
-        False
-    ),
+    height: Annotated[int | None, typer.Option(min=1, help="Of the input; the recipe's if left out.")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="Of the input; the recipe's if left out.")] = None,
+    confidence: Annotated[
+        bool, typer.Option("--confidence", help="Add a segmenter's confidence map as a second output.")
+    ] = False,
     version: Annotated[str, typer.Option(help="Of the model, written into its spec.")] = "1",
     metrics: Annotated[
         Path | None, typer.Option(help="evaluation.json of `roadlens eval`, whose figures go into the spec.")
@@ -130,24 +122,33 @@ def export(
 ) -> None:
     """Write a checkpoint as one ONNX file with its spec, after checking that it answers as the checkpoint does."""
     _need_training("export")
-    from training.checkpoint import load_model
+    import msgspec
+
+    from training.checkpoint import open_checkpoint
     from training.evaluation import read_evaluation
-    from training.export import cityscapes_spec, export_segmenter
     from training.recipe import read_recipe
 
-    measured = read_evaluation(metrics).metrics() if metrics is not None else ()
-    model, settings = load_model(checkpoint, read_recipe(recipe) if recipe else None)
-    spec = cityscapes_spec(settings, height, width, version, confidence, measured)
-    export_segmenter(model, spec, output)
-    typer.echo(f"{output}: {spec.name} {version}, {height}×{width}, checked at batch 1 and 3")
+    task, model = open_checkpoint(checkpoint, read_recipe(recipe) if recipe else None)
+    measured = read_evaluation(metrics, task.evaluation_type()).metrics() if metrics is not None else ()
+    settings = task.recipe
+    spec = task.spec(height or settings.height, width or settings.width, version, measured)
+    if confidence:
+        if "confidence" not in task.optional_outputs:
+            raise UsageError(f"a model of {settings.name} has no confidence map; leave out --confidence")
+        spec = msgspec.structs.replace(spec, outputs={**spec.outputs, "confidence": "confidence"})
+    task.export(model, spec, output)
+    typer.echo(f"{output}: {spec.name} {version}, {spec.height}×{spec.width}, checked at batch 1 and 3")
 
 
 def report(
     models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Bundled names, .onnx files or checkpoints.")],
-    data: DataFolder,
-    split: Annotated[Literal["val", "dev", "fit", "train"], typer.Option(help="dev: the part of train set aside.")] = (
-        "val"
-    ),
+    data: Annotated[
+        list[str],
+        typer.Option(
+            "--data", metavar="[MODEL=]FOLDER", help="Folder of the data: of all models, or of one. Repeatable."
+        ),
+    ],
+    split: SplitOption = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The page to write; report.html if nothing else is asked for.")
     ] = None,
@@ -177,9 +178,10 @@ def report(
                 f"--run {text} is not MODEL=DIR; write a model as it is given, = and the folder of its run"
             )
         folders[name] = Path(folder)
+    places = data_folders(data)
     page = output or (None if markdown or readme else Path("report.html"))
     sections = measure(
-        models, data, split, runs=folders, seconds=seconds, cache=cache, skip_broken=skip_broken, say=_complain
+        models, places, split, runs=folders, seconds=seconds, cache=cache, skip_broken=skip_broken, say=_complain
     )
     if page is not None:
         write_page(sections, page)
@@ -188,6 +190,19 @@ def report(
         insert_table(sections, readme)
     if markdown:
         typer.echo(table(sections), nl=False)
+
+
+def data_folders(texts: list[str]) -> dict[str, Path]:
+    """`--data` of a report: folders by model, that of all others under "". A folder that exists is never `MODEL=`…"""
+    folders: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        name, folder = (name, folder) if equals and not Path(text).exists() else ("", text)
+        if name in folders:
+            whose = f"for {name}" if name else "for all models"
+            raise UsageError(f"--data was given twice {whose}; give it once, and MODEL=FOLDER for a model of its own")
+        folders[name] = Path(folder)
+    return folders
 
 
 @data_app.command("check")

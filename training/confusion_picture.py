@@ -1,18 +1,14 @@
-"""An evaluation for people: the confusion matrix as a picture, and the files of `roadlens eval --output`."""
+"""A confusion matrix as a picture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.classes import CITYSCAPES_CLASSES, ClassInfo
-from training.evaluation import Evaluation
-from training.files import write_file, write_picture
+from engines.classes import ClassInfo
 
 _CELL = 40
 _MARGIN = 150
@@ -55,19 +51,6 @@ def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[ClassInfo]) -> N
         _write_upwards(canvas, info.name, middle, _MARGIN - 18)
     cv2.putText(canvas, "true (rows), predicted", (4, 20), _FONT, 0.38, _INK, 1, cv2.LINE_AA)
     return canvas
-
-
-def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Write evaluation.json, evaluation.md and confusion.png.
-
-    Raises:
-        OutputError: the folder cannot be written to.
-    """
-    text = msgspec.json.format(msgspec.json.encode(evaluation), indent=2)
-    write_file(folder / "evaluation.json", text)
-    write_file(folder / "evaluation.md", evaluation.markdown().encode())
-    matrix = np.array(evaluation.confusion, np.int64)
-    write_picture(folder / "confusion.png", draw_confusion(matrix, CITYSCAPES_CLASSES))
 
 
 def _write_upwards(canvas: NDArray[np.uint8], text: str, x: int, bottom: int) -> None:

@@ -1,12 +1,15 @@
-"""Segmentation metrics over a whole split: one confusion matrix, IoU read off it at the end."""
+"""Scoring a model of any task on a split: a row of figures a picture, and what pictures drawn anew would make of them.
+
+A checkpoint goes through torch, a bundled or exported model through an engine; what they say is measured alike.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import msgspec
@@ -14,135 +17,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 import engines
-from engines.classes import CITYSCAPES_CLASSES, IGNORE
+from engines.bundled import fp32_file, resolve
 from engines.errors import ModelError, UsageError
-from engines.spec import Metric
-from training.data.cityscapes_pairs import Pairs, edge_band
+from engines.spec import Metric, ModelSpec, read_spec
+from training.figures import in_words
+from training.files import write_file, write_picture
+from training.recipe import Recipe, bundled_recipes, decode_recipe, read_recipe
+from training.task import Outputs, Samples, Task, open_task
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from engines.engine import Precision, Prediction
-    from training.recipe import Recipe
 
 UInt8 = NDArray[np.uint8]
-Predict = Callable[[UInt8], UInt8]
-"""(N, H, W, 3) uint8 RGB → (N, h, w) uint8 class ids, the whole picture squashed into h×w."""
+AnyTask = Task[Any, Any, Any]
 
-PROTOCOL = "19 classes, one confusion matrix over the split, no test-time augmentation"
 BATCH = 8
+RECIPE_KEY = "roadlens.recipe"
+"""The key in an exported file's `metadata_props` whose value is the recipe as JSON."""
 
 
-def confusion_matrix(label: UInt8, prediction: UInt8, classes: int) -> NDArray[np.int64]:
-    """(C, C) int64 counts: row = true class, column = predicted class; pixels labelled 255 are left out.
-
-    Args:
-        label: uint8 class ids of any shape, 255 ignored.
-        prediction: uint8 class ids of the same shape, below `classes`.
-    """
-    known = label != IGNORE
-    pairs = label[known].astype(np.int64) * classes + prediction[known]
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What one confusion matrix says.
-
-    Attributes:
-        iou: (C,) float64, intersection over union of each class; NaN where a class occurs in neither label nor
-            prediction.
-        mean_iou: mean of `iou` over the classes that occur.
-        accuracy: share of labelled pixels that are right.
-    """
-
-    iou: NDArray[np.float64]
-    mean_iou: float
-    accuracy: float
-
-    @classmethod
-    def from_confusion(cls, matrix: NDArray[np.int64]) -> Scores:
-        hits = np.diag(matrix).astype(np.float64)
-        union = matrix.sum(0) + matrix.sum(1) - hits
-        iou = np.full(len(hits), np.nan)
-        np.divide(hits, union, out=iou, where=union > 0)
-        mean = float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
-        return cls(iou, mean, float(hits.sum() / max(matrix.sum(), 1)))
-
-
-def count(predict: Predict, pairs: Pairs, classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Confusion matrices picture by picture: 2 × (N, C, C) int64, of every labelled pixel and without the edge band.
-
-    A class map of another size than the label is brought to it by nearest neighbour.
-    """
-    starts = range(0, len(pairs), BATCH)
-    rows = np.concatenate(
-        [
-            count_confusions(predict(pairs.photos[i : i + BATCH]), pairs.labels[i : i + BATCH], classes)
-            for i in starts
-        ]
-    )  # fmt: skip
-    return rows[:, 0], rows[:, 1]
-
-
-def count_confusions(maps: UInt8, labels: UInt8, classes: int) -> NDArray[np.int64]:
-    """Confusion matrices by picture: (n, 2, C, C), of every labelled pixel and without the edge band.
-
-    Args:
-        maps: (n, h, w) class ids; brought to the labels' size by nearest neighbour.
-        labels: (n, H, W) class ids, 255 ignored.
-        classes: C.
-    """
-    counts = np.zeros((len(maps), 2, classes, classes), np.int64)
-    for (whole, inner), found, label in zip(counts, maps, labels, strict=True):
-        height, width = label.shape
-        if found.shape != label.shape:
-            found = cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-        whole[:] = confusion_matrix(label, found, classes)
-        inner[:] = confusion_matrix(np.where(edge_band(label), IGNORE, label).astype(np.uint8), found, classes)
-    return counts
-
-
-def bootstrap(matrices: NDArray[np.int64], resamples: int = 1000, seed: int = 0) -> tuple[Interval, Interval]:
-    """95 % intervals of mean IoU and accuracy: pictures drawn with replacement, percentiles of the results.
-
-    Args:
-        matrices: (N, C, C) counts by picture.
-        resamples: how often a set of N pictures is drawn.
-        seed: of the draws.
-    """
-    scores = _resampled(matrices, resamples, seed)
-    return _interval([s.mean_iou for s in scores]), _interval([s.accuracy for s in scores])
-
-
-def mean_iou_difference(
-    first: NDArray[np.int64], second: NDArray[np.int64], resamples: int = 1000, seed: int = 0
-) -> tuple[float, Interval]:
-    """By how much the mean IoU of one model is above another's on the same pictures, with its 95 % interval.
-
-    Both are resampled alike, so what makes a picture hard for both falls out: narrower than two separate intervals.
-
-    Args:
-        first, second: (N, C, C) counts by picture, of the same pictures in the same order.
-        resamples: how often a set of N pictures is drawn.
-        seed: of the draws.
-    """
-    pairs = zip(_resampled(first, resamples, seed), _resampled(second, resamples, seed), strict=True)
-    difference = Scores.from_confusion(first.sum(0)).mean_iou - Scores.from_confusion(second.sum(0)).mean_iou
-    return difference, _interval([a.mean_iou - b.mean_iou for a, b in pairs])
-
-
-def _resampled(matrices: NDArray[np.int64], resamples: int, seed: int) -> list[Scores]:
-    """Scores of sets of N pictures drawn with replacement; the draws depend on N and the seed only."""
-    number = len(matrices)
-    draws = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=resamples)
-    sums = (draws @ matrices.reshape(number, -1)).reshape(resamples, *matrices.shape[1:])
-    return [Scores.from_confusion(matrix) for matrix in sums]
-
-
-def _interval(values: list[float]) -> Interval:
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return Interval(float(low), float(high))
+# Results ------------------------------------------------------------------------------------------------------------
 
 
 class Interval(msgspec.Struct, frozen=True):
@@ -152,20 +48,18 @@ class Interval(msgspec.Struct, frozen=True):
     high: float
 
 
-class ClassScore(msgspec.Struct, frozen=True):
-    """One class: its share of the labelled pixels and its IoU, None where it occurs nowhere."""
+@dataclass(frozen=True)
+class Label:
+    """What a result is of: a model, what computed it and how, and the split."""
 
-    name: str
-    share: float
-    iou: float | None
-    iou_without_band: float | None
+    model: str
+    backend: str
+    precision: str
+    split: str
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model reaches on a split. `…_without_band`: pixels within one of a label edge left out.
-
-    `confusion` is the matrix of every labelled pixel: row = true class, column = predicted class.
-    """
+    """What a model reaches on a split; each task says it in a struct derived from this one."""
 
     model: str
     backend: str
@@ -173,120 +67,158 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     split: str
     pictures: int
     protocol: str
-    mean_iou: float
-    mean_iou_interval: Interval
-    accuracy: float
-    accuracy_interval: Interval
-    mean_iou_without_band: float
-    accuracy_without_band: float
-    classes: tuple[ClassScore, ...]
-    confusion: list[list[int]]
+
+    def headline(self) -> dict[str, Figure]:
+        """The figures that count, by name."""
+        raise NotImplementedError
 
     def metrics(self) -> tuple[Metric, ...]:
-        """The figures that go into a `ModelSpec`."""
+        """Those figures as they go into a `ModelSpec`; one that is not defined is left out."""
         protocol = f"{self.protocol}; {self.backend} {self.precision}, {self.pictures} pictures"
-        return (
-            Metric("mean_iou", round(self.mean_iou, 4), self.split, protocol),
-            Metric("accuracy", round(self.accuracy, 4), self.split, protocol),
+        return tuple(
+            Metric(name, round(figure.value, 4), self.split, protocol)
+            for name, figure in self.headline().items()
+            if figure.value is not None
         )
 
     def markdown(self) -> str:
         """The figures as a page."""
-        interval, accuracy = self.mean_iou_interval, self.accuracy_interval
-        inner = (self.mean_iou_without_band, self.accuracy_without_band)
+        raise NotImplementedError
+
+    def drawings(self) -> dict[str, UInt8]:
+        """Pictures that go with the page, by file name: (H, W, 3) uint8 RGB."""
+        return {}
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """A measured figure and its 95 % interval, pictures drawn with replacement; None where it is not defined."""
+
+    value: float | None
+    interval: Interval | None = None
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "–"
+        spread = "" if self.interval is None else f" ({self.interval.low:.4f} to {self.interval.high:.4f})"
+        return f"{self.value:.4f}{spread}"
+
+
+class Figures(Evaluation, frozen=True, kw_only=True):
+    """The scores of a task that needs no more than their names: `details` are those with a slash in it."""
+
+    figures: dict[str, Figure]
+    details: dict[str, float | None]
+
+    def headline(self) -> dict[str, Figure]:
+        return self.figures
+
+    def markdown(self) -> str:
         lines = [
             f"# {self.model} on {self.split}: {self.backend} {self.precision}, {self.pictures} pictures",
             "",
             f"{self.protocol}.",
-            "Intervals: 95 %, bootstrap over pictures. Without band: pixels within one of a label edge left out.",
+            "Intervals: 95 %, bootstrap over pictures.",
             "",
-            "| | all labelled pixels | interval | without band |",
-            "|---|---:|---:|---:|",
-            f"| mean IoU | {self.mean_iou:.4f} | {interval.low:.4f} to {interval.high:.4f} | {inner[0]:.4f} |",
-            f"| accuracy | {self.accuracy:.4f} | {accuracy.low:.4f} to {accuracy.high:.4f} | {inner[1]:.4f} |",
-            "",
-            "| class | share | IoU | without band |",
-            "|---|---:|---:|---:|",
-            *(f"| {c.name} | {c.share:.2%} | {_figure(c.iou)} | {_figure(c.iou_without_band)} |" for c in self.classes),
+            "| | score | interval |",
+            "|---|---:|---:|",
         ]
+        for name, figure in self.figures.items():
+            value = "–" if figure.value is None else f"{figure.value:.4f}"
+            between = "–" if figure.interval is None else f"{figure.interval.low:.4f} to {figure.interval.high:.4f}"
+            lines.append(f"| {in_words(name)} | {value} | {between} |")
+        if self.details:
+            lines += ["", "| | score |", "|---|---:|"]
+            lines += [f"| {name} | {'–' if v is None else f'{v:.4f}'} |" for name, v in self.details.items()]
         return "\n".join(lines) + "\n"
 
 
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _or_none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def evaluate(
-    predict: Predict, pairs: Pairs, *, model: str, backend: str, precision: str, split: str
-) -> Evaluation:  # fmt: skip
-    """Run a model over a split and score it.
+def summarise(task: AnyTask, rows: NDArray[Any], data: Samples, label: Label) -> Figures:
+    """The figures of a split from the rows of its pictures.
 
     Args:
-        predict: the model.
-        pairs: the split.
-        model, backend, precision, split: what the result is labelled with.
+        task: whose rows they are.
+        rows: (N, …); see `Task.measure`.
+        data: the split.
+        label: what the result is of.
     """
-    whole, inner = count(predict, pairs, len(CITYSCAPES_CLASSES))
-    return summarise(whole, inner, pairs, model=model, backend=backend, precision=precision, split=split)
-
-
-def summarise(
-    whole: NDArray[np.int64], inner: NDArray[np.int64], pairs: Pairs, *, model: str, backend: str, precision: str,
-    split: str,
-) -> Evaluation:  # fmt: skip
-    """The scores of a split from the counts of its pictures.
-
-    Args:
-        whole, inner: (N, C, C) counts; see `count`.
-        pairs: the split.
-        model, backend, precision, split: what the result is labelled with.
-    """
-    total = whole.sum(0)
-    scores, without = Scores.from_confusion(total), Scores.from_confusion(inner.sum(0))
-    mean_iou_interval, accuracy_interval = bootstrap(whole)
-    shares = total.sum(1) / max(total.sum(), 1)
-    return Evaluation(
-        model=model, backend=backend, precision=precision, split=split, pictures=len(pairs),
-        protocol=f"{PROTOCOL}; {pairs.protocol}",
-        mean_iou=scores.mean_iou, mean_iou_interval=mean_iou_interval,
-        accuracy=scores.accuracy, accuracy_interval=accuracy_interval,
-        mean_iou_without_band=without.mean_iou, accuracy_without_band=without.accuracy,
-        classes=tuple(
-            ClassScore(info.name, float(share), _or_none(iou), _or_none(inside))
-            for info, share, iou, inside in zip(CITYSCAPES_CLASSES, shares, scores.iou, without.iou, strict=True)
-        ),
-        confusion=total.tolist(),
+    scores = task.scores(rows)
+    main = [name for name in scores if "/" not in name]
+    intervals = bootstrap(rows, lambda drawn: {name: task.scores(drawn)[name] for name in main})
+    return Figures(
+        model=label.model, backend=label.backend, precision=label.precision, split=label.split, pictures=len(data),
+        protocol=data.protocol, figures={name: Figure(_or_none(scores[name]), intervals[name]) for name in main},
+        details={name: _or_none(value) for name, value in scores.items() if "/" in name},
     )  # fmt: skip
 
 
-def read_evaluation(path: Path) -> Evaluation:
-    """Read an evaluation.json.
+def _or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
-    Raises:
-        UsageError: no such file, or not an evaluation.
+
+def bootstrap(
+    rows: NDArray[Any], scores: Callable[[NDArray[Any]], Mapping[str, float]], resamples: int = 1000, seed: int = 0
+) -> dict[str, Interval | None]:
+    """95 % intervals of scores: N pictures drawn with replacement, percentiles of what they score.
+
+    Args:
+        rows: (N, …), a row a picture.
+        scores: of a set of rows, by name; NaN where not defined.
+        resamples: how often a set is drawn.
+        seed: of the draws.
+
+    Returns:
+        By name; None for a score that no set has.
     """
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Evaluation)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror}); give an evaluation.json") from None
-    except msgspec.DecodeError as error:
-        raise UsageError(f"{path} is not an evaluation of `roadlens eval --output` ({error})") from None
+    rng, number = np.random.default_rng(seed), len(rows)
+    drawn = [scores(rows[rng.integers(0, number, number)]) for _ in range(resamples)]
+    return {name: interval([values[name] for values in drawn]) for name in drawn[0]}
+
+
+def interval(values: list[float]) -> Interval | None:
+    """From the 2.5th to the 97.5th percentile of what is not NaN; None where nothing is."""
+    known = np.asarray(values, np.float64)
+    known = known[np.isfinite(known)]
+    if not len(known):
+        return None
+    low, high = np.percentile(known, [2.5, 97.5])
+    return Interval(float(low), float(high))
+
+
+# Models -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model ready to be evaluated, how it computes, and the size it is made for."""
+    """A model ready to be evaluated, what it is trained for, how it computes, and the size it is made for.
 
-    predict: Predict
+    `predict` takes (n, H, W, 3) uint8 RGB of any size and gives outputs by role, (n, …) each.
+    """
+
+    task: AnyTask
+    predict: Callable[[UInt8], Outputs]
     name: str
     backend: str
     precision: str
     height: int
     width: int
+
+    def label(self, split: str) -> Label:
+        """What a result of this model is of."""
+        return Label(self.name, self.backend, self.precision, split)
+
+
+def measure(predictor: Predictor, data: Samples) -> NDArray[Any]:
+    """The rows of a split: (N, …), see `Task.measure`."""
+    rows = []
+    for start in range(0, len(data), BATCH):
+        indices = list(range(start, min(start + BATCH, len(data))))
+        rows.append(predictor.task.measure(predictor.predict(data.photos[indices]), data, indices))
+    return np.concatenate(rows)
+
+
+def evaluate(predictor: Predictor, data: Samples, split: str) -> Evaluation:
+    """Run a model over a split and score it."""
+    return predictor.task.evaluation(measure(predictor, data), data, predictor.label(split))
 
 
 @contextlib.contextmanager
@@ -299,29 +231,127 @@ def open_predictor(
         model: the path of a checkpoint, the path of an ONNX file, or a bundled model's name.
         precision: of the engine; a checkpoint computes in fp32 (`auto`) or bf16.
         device: of the engine.
-        recipe: the one a checkpoint was made with, where it does not say.
+        recipe: the one it was made with, where the file does not say.
 
     Raises:
-        ModelError: no such model, one of another task or with other classes, or a precision it does not have.
-        UsageError: a checkpoint that does not say its recipe, and none is given.
+        ModelError: no such model, one that does not do what its recipe's task does, or a precision it does not have.
+        UsageError: a model that does not say its recipe, and none is given.
     """
     if model.endswith(".ckpt"):
         from training.prediction import checkpoint_predictor  # torch, for checkpoints only
 
         yield checkpoint_predictor(Path(model), precision, recipe)
         return
+    path = resolve(model)
+    described = read_spec(path)
+    task = task_of_file(path, described, recipe or stated_recipe(path, described))
     engine = engines.load(model, device=device, precision=precision, max_batch=BATCH)
     try:
         spec = engine.spec
-        if spec.task != "segmentation" or spec.classes != CITYSCAPES_CLASSES:
-            raise ModelError(f"{model} is not a segmenter of the 19 Cityscapes classes; evaluate one that is")
 
-        def predict(photos: UInt8) -> UInt8:
+        def predict(photos: UInt8) -> Outputs:
             size = (spec.width, spec.height)
             inputs = [p if p.shape[:2] == size[::-1] else cv2.resize(p, size) for p in photos]
-            future: Future[list[Prediction]] = engine.submit([i.astype(np.uint8, copy=False) for i in inputs])
-            return np.stack([p.class_map for p in future.result() if p.class_map is not None])
+            future: Future[list[Prediction]] = engine.submit([np.ascontiguousarray(i, np.uint8) for i in inputs])
+            found = future.result()
+            return {role: np.stack([getattr(one, role) for one in found]) for role in spec.outputs}
 
-        yield Predictor(predict, spec.name, engine.backend, engine.precision, spec.height, spec.width)
+        yield Predictor(task, predict, spec.name, engine.backend, engine.precision, spec.height, spec.width)
     finally:
         engine.close()
+
+
+def stated_recipe(path: Path, spec: ModelSpec) -> Recipe | None:
+    """The recipe that an exported file says it was made by, or the bundled one of its name; None where there is none.
+
+    Raises:
+        UsageError: a recipe of a task that is not there, or with keys that it does not know.
+    """
+    return _written_recipe(path) or (read_recipe(spec.name) if spec.name in bundled_recipes() else None)
+
+
+def task_of_file(path: Path, spec: ModelSpec, recipe: Recipe | None = None) -> AnyTask:
+    """The task that an exported model was trained for.
+
+    Args:
+        path: the file.
+        spec: its spec.
+        recipe: the one it was made by; without one, the first bundled recipe that makes models of the same kind.
+
+    Raises:
+        ModelError: the recipe makes models that do something else.
+        UsageError: no recipe is given, and no bundled one makes such models.
+    """
+    if recipe is not None:
+        task = open_task(recipe)
+        if not _makes(task, spec):
+            raise ModelError(
+                f"{path} is not what recipe {recipe.name} makes: it does {spec.task} of {len(spec.classes)} classes; "
+                "give its own recipe with --recipe"
+            )
+        return task
+    for name in bundled_recipes():
+        task = open_task(read_recipe(name))
+        if _makes(task, spec):
+            return task
+    raise UsageError(
+        f"{path} does {spec.task} and does not say which recipe made it; export it again, or evaluate it with --recipe"
+    )
+
+
+def _makes(task: AnyTask, spec: ModelSpec) -> bool:
+    made = task.spec(spec.height, spec.width, spec.version, ())
+    return made.task == spec.task and made.classes == spec.classes
+
+
+def _written_recipe(path: Path) -> Recipe | None:
+    """The recipe in an exported file, or in the one that it was quantised from."""
+    import onnx
+
+    for file in dict.fromkeys((path, fp32_file(path))):
+        if file.is_file():
+            for entry in onnx.load(file, load_external_data=False).metadata_props:
+                if entry.key == RECIPE_KEY:
+                    return decode_recipe(msgspec.json.decode(entry.value), f"the recipe in {file}")
+    return None
+
+
+# Files --------------------------------------------------------------------------------------------------------------
+
+
+def as_json(evaluation: Evaluation) -> bytes:
+    """An evaluation as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(evaluation), indent=2)
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Write evaluation.json, evaluation.md and the pictures that go with it.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    write_file(folder / "evaluation.json", as_json(evaluation))
+    write_file(folder / "evaluation.md", evaluation.markdown().encode())
+    for name, picture in evaluation.drawings().items():
+        write_picture(folder / name, picture)
+
+
+S = TypeVar("S", bound=Evaluation)
+
+
+def read_evaluation(path: Path, kind: type[S]) -> S:
+    """Read an evaluation.json.
+
+    Args:
+        path: the file.
+        kind: the struct of its task.
+
+    Raises:
+        UsageError: no such file, or not an evaluation of that task.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror}); give an evaluation.json") from None
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{path} is not an evaluation of `roadlens eval --output` ({error})") from None

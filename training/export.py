@@ -6,37 +6,40 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engines.classes import CITYSCAPES_CLASSES
 from engines.errors import CheckFailed, UsageError
-from engines.spec import Metric, ModelSpec, OutputRole, embed_spec
+from engines.spec import ModelSpec, embed_spec
 from training.files import write_file
 from training.models import Segmenter
+from training.recipe import Recipe
 
 if TYPE_CHECKING:
     import onnx
 
-    from training.tasks.segmentation import SegmentationRecipe
+    from training.task import Task
 
 UInt8 = NDArray[np.uint8]
 
 OPSET = 18
 """The lowest opset of the house: every engine reads it, and nothing here needs a newer one."""
 
-MAX_LOGIT_ERROR = 1e-3
-MIN_CLASS_MAP_AGREEMENT = 0.999
+MAX_FLOAT_ERROR = 1e-3
+"""Of scores before any arg-max, of boxes as fractions of the picture, and the like."""
+
+MIN_AGREEMENT = 0.999
+"""Of class ids."""
 
 _SCORES = "scores"
-_DATA = {"cityscapes-pairs": "Cityscapes image pairs (pix2pix / Kaggle)", "cityscapes": "Cityscapes gtFine"}
 
 
 class ExportedSegmenter(nn.Module):
@@ -78,36 +81,27 @@ class ExportedSegmenter(nn.Module):
         return grid.reshape(count, height * side, width * side)
 
 
-def cityscapes_spec(
-    recipe: SegmentationRecipe,
-    height: int,
-    width: int,
-    version: str = "1",
-    confidence: bool = False,
-    metrics: tuple[Metric, ...] = (),
-) -> ModelSpec:
-    """What a model trained on Cityscapes, or on the image pairs made from it, says about itself."""
-    outputs: dict[OutputRole, str] = {"class_map": "class_map"}
-    if confidence:
-        outputs["confidence"] = "confidence"
-    return ModelSpec(
-        name=recipe.name, version=version, task="segmentation", height=height, width=width, classes=CITYSCAPES_CLASSES,
-        outputs=outputs,
-        training_data=f"{_DATA[recipe.data]}, part {recipe.split!r} of train, {recipe.width}×{recipe.height}",
-        licence="weights trained on Cityscapes: non-commercial research and teaching only (cityscapes-dataset.com)",
-        metrics=metrics,
-    )  # fmt: skip
+class ExportedPredict(nn.Module):
+    """The graph that is exported of a task that needs no other: what its `predict` says, in the order of `roles`."""
+
+    def __init__(self, task: Task[Any, Any, Any], model: nn.Module, roles: Sequence[str]) -> None:
+        super().__init__()
+        self.task, self.model, self.roles = task, model, roles
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(N, H, W, 3) uint8 RGB → a tensor (N, …) for each role."""
+        outputs = self.task.predict(self.model, images)
+        return tuple(outputs[role] for role in self.roles)
 
 
-def export_segmenter(model: Segmenter, spec: ModelSpec, path: Path) -> None:
+def export_segmenter(model: Segmenter, spec: ModelSpec, path: Path, recipe: Recipe | None = None) -> None:
     """Write `model` as an ONNX file with `spec`, after checking it against the eager model at batch 1 and 3.
-
-    What is checked is the very graph that is written: its scores are one more output until the check has passed.
 
     Args:
         model: any `Segmenter`; put into evaluation mode and brought to the CPU.
         spec: H×W are static, multiples of 32; `outputs` names `class_map` and, where wanted, `confidence`.
         path: of the file, replaced in one step.
+        recipe: that the file says it was made by.
 
     Raises:
         UsageError: H or W is not a multiple of 32.
@@ -119,23 +113,58 @@ def export_segmenter(model: Segmenter, spec: ModelSpec, path: Path) -> None:
             f"an export is for one size, height and width multiples of 32; {spec.height}×{spec.width} is not: "
             f"take {-(-spec.height // 32) * 32}×{-(-spec.width // 32) * 32}"
         )
-    graph = ExportedSegmenter(model.cpu().float().eval(), "confidence" in spec.outputs)
+    graph = ExportedSegmenter(model, "confidence" in spec.outputs)
     names = [spec.outputs[role] for role in ("class_map", "confidence") if role in spec.outputs]
+    export_graph(graph, (*names, _SCORES), spec, path, recipe)
+
+
+def export_graph(
+    graph: nn.Module, names: Sequence[str], spec: ModelSpec, path: Path, recipe: Recipe | None = None
+) -> None:
+    """Write a graph as an ONNX file with `spec`, after checking it against the eager one at batch 1 and 3.
+
+    What is checked is the very graph that is written: outputs that the spec does not name are there for the check and
+    are taken away when it has passed. The confidence is not compared: its rounding may differ.
+
+    Args:
+        graph: (N, H, W, 3) uint8 RGB → a tuple of tensors (N, …); put into evaluation mode and brought to the CPU.
+        names: of the tensors, in order.
+        spec: H×W are static, N is dynamic.
+        path: of the file, replaced in one step.
+        recipe: that the file says it was made by.
+
+    Raises:
+        CheckFailed: the graph's answers are not the eager model's; nothing is written.
+        OutputError: the file cannot be written.
+    """
+    from training.evaluation import RECIPE_KEY
+
+    graph = graph.cpu().float().eval()
     proto = _trace(graph, spec.height, spec.width, names)
-    _check(proto, graph, spec)
-    kept = [output for output in proto.graph.output if output.name != _SCORES]
+    _check(proto, graph, names, spec)
+    kept = [output for output in proto.graph.output if output.name in spec.outputs.values()]
     del proto.graph.output[:]
     proto.graph.output.extend(kept)
     embed_spec(proto, spec)
+    if recipe is not None:
+        text = msgspec.json.encode(recipe, enc_hook=_name_of_file).decode()
+        proto.metadata_props.add(key=RECIPE_KEY, value=text)
     write_file(path, proto.SerializeToString())
 
 
-def _trace(graph: ExportedSegmenter, height: int, width: int, names: list[str]) -> onnx.ModelProto:
+def _name_of_file(value: object) -> str:
+    """Where a file lay on the machine that trained is nobody's business."""
+    if not isinstance(value, Path):
+        raise NotImplementedError(f"a recipe cannot hold a {type(value)}")
+    return value.name
+
+
+def _trace(graph: nn.Module, height: int, width: int, names: Sequence[str]) -> onnx.ModelProto:
     example = torch.zeros((2, height, width, 3), dtype=torch.uint8)
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             graph, (example,), dynamo=True, external_data=False, opset_version=OPSET, input_names=["images"],
-            output_names=[*names, _SCORES], dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=256)},),
+            output_names=list(names), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=256)},),
             verbose=False,
         )  # fmt: skip
     assert program is not None
@@ -176,7 +205,7 @@ def check_pictures(count: int, height: int, width: int, seed: int = 0) -> UInt8:
     return np.clip(smooth + noise, 0, 255).astype(np.uint8)
 
 
-def _check(proto: onnx.ModelProto, graph: ExportedSegmenter, spec: ModelSpec) -> None:
+def _check(proto: onnx.ModelProto, graph: nn.Module, names: Sequence[str], spec: ModelSpec) -> None:
     import onnx
     import openvino
 
@@ -187,14 +216,31 @@ def _check(proto: onnx.ModelProto, graph: ExportedSegmenter, spec: ModelSpec) ->
     for batch in (1, 3):
         pictures = check_pictures(batch, spec.height, spec.width, seed=batch)
         with torch.no_grad():
-            class_map, *_, scores = [t.numpy() for t in graph(torch.from_numpy(pictures))]
+            eager = dict(zip(names, (t.numpy() for t in graph(torch.from_numpy(pictures))), strict=True))
         answer = compiled([pictures])
-        error = float(np.abs(answer[_SCORES] - scores).max())
-        agreement = float((answer[spec.outputs["class_map"]] == class_map).mean())
-        # `not <=`, so that NaN fails.
-        if not error <= MAX_LOGIT_ERROR or not agreement >= MIN_CLASS_MAP_AGREEMENT:
+        faults = [
+            fault
+            for name, expected in eager.items()
+            if name != spec.outputs.get("confidence") and (fault := _difference(name, answer[name], expected))
+        ]
+        if faults:
             raise CheckFailed(
-                f"the exported graph of {spec.name} is not the model: at batch {batch} its scores differ by up to "
-                f"{error:.2g} (at most {MAX_LOGIT_ERROR:g}) and {agreement:.2%} of its class map agrees (at least "
-                f"{MIN_CLASS_MAP_AGREEMENT:.1%}); nothing was written"
+                f"the exported graph of {spec.name} is not the model: at batch {batch} {' and '.join(faults)}; "
+                "nothing was written"
             )
+
+
+def _difference(name: str, found: NDArray[Any], expected: NDArray[Any]) -> str | None:
+    """By how much an output is not what it should be, as a clause; None where it is."""
+    if found.shape != expected.shape:
+        return f"its output `{name}` has the shape {found.shape} in place of {expected.shape}"
+    # `not <=`, so that NaN fails.
+    if np.issubdtype(expected.dtype, np.floating):
+        error = float(np.abs(found - expected).max())
+        if not error <= MAX_FLOAT_ERROR:
+            return f"its output `{name}` differs by up to {error:.2g} (at most {MAX_FLOAT_ERROR:g})"
+        return None
+    agreement = float((found == expected).mean())
+    if not agreement >= MIN_AGREEMENT:
+        return f"{agreement:.2%} of its output `{name}` agrees (at least {MIN_AGREEMENT:.1%})"
+    return None

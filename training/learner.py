@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from training.checkpoint import RECIPE_KEY, pack_recipe
 from training.data.stepwise import StepwiseBatches
+from training.prediction import as_arrays
 from training.recipe import Recipe
 from training.schedule import warmup_poly
 from training.task import Samples, Task
@@ -119,11 +120,3 @@ class Learner(L.LightningModule):
             optimizer, lambda step: warmup_poly(step, self.recipe.steps, options.warmup_steps)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def as_arrays(outputs: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
-    """A network's outputs on the host, floats as float32."""
-    return {
-        name: (value.float() if value.is_floating_point() else value).detach().cpu().numpy()
-        for name, value in outputs.items()
-    }

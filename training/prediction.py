@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from engines.errors import ModelError
-from training.checkpoint import load_model
+from training.checkpoint import open_checkpoint
 from training.evaluation import Predictor
-from training.models.encoder import network_input
 from training.recipe import Recipe
+
+
+def as_arrays(outputs: dict[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """A network's outputs on the host, floats as float32."""
+    return {
+        name: (value.float() if value.is_floating_point() else value).detach().cpu().numpy()
+        for name, value in outputs.items()
+    }
 
 
 def checkpoint_predictor(path: Path, precision: str, recipe: Recipe | None = None) -> Predictor:
     """The moving average of a checkpoint, on the GPU where there is one.
 
     Raises:
-        ModelError: not a checkpoint of a segmenter, or a precision other than auto, fp32 and bf16.
+        ModelError: not a checkpoint, or a precision other than auto, fp32 and bf16.
         UsageError: the checkpoint does not say its recipe, and none is given.
     """
     if precision not in ("auto", "fp32", "bf16"):
         raise ModelError(f"a checkpoint computes in fp32 or bf16, not in {precision}; export it for other precisions")
-    model, recipe = load_model(path, recipe)
+    task, opened = open_checkpoint(path, recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = model.to(device).to(memory_format=torch.channels_last)
+    model = opened.to(device).to(memory_format=torch.channels_last)
     half = precision == "bf16"
 
-    def predict(photos: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def predict(photos: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
-            found = model(network_input(torch.from_numpy(photos).to(device))).argmax(1)
-        class_map: NDArray[np.uint8] = found.to(torch.uint8).cpu().numpy()
-        return class_map
+            return as_arrays(task.predict(model, torch.from_numpy(photos).to(device)))
 
-    return Predictor(predict, recipe.name, "torch", "bf16" if half else "fp32", recipe.height, recipe.width)
+    settings = task.recipe
+    return Predictor(
+        task, predict, settings.name, "torch", "bf16" if half else "fp32", settings.height, settings.width
+    )  # fmt: skip

@@ -20,16 +20,19 @@ from numpy.typing import NDArray
 
 from engines.errors import UsageError
 from engines.settings import nearest
-from engines.spec import Metric, ModelSpec
+from engines.spec import Metric, ModelSpec, OutputRole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from training.evaluation import Evaluation, Label
     from training.models.encoder import Encoder
     from training.recipe import EncoderRecipe, Recipe
+    from training.report import Section
+    from training.report.measuring import Measured
 
 UInt8 = NDArray[np.uint8]
-View = Callable[[int, np.random.Generator], tuple[NDArray[Any], ...]]
+View = Callable[[int, np.random.Generator], tuple[NDArray[Any] | np.generic, ...]]
 """A random view of a training sample, by its number: arrays, the picture (H, W, 3) uint8 RGB usually first."""
 
 Outputs = Mapping[str, NDArray[Any]]
@@ -75,11 +78,38 @@ class Task(ABC, Generic[R, M, D]):
     splits: ClassVar[tuple[str, ...]] = ("fit", "dev", "train", "val")
     """Parts of the data: `train` is `fit` and `dev`; the last one is for reporting only, and never trained on."""
 
+    title: ClassVar[str] = ""
+    """What a report calls it; the name of its module if left out."""
+
+    optional_outputs: ClassVar[tuple[OutputRole, ...]] = ()
+    """Roles that an export can have besides those of `spec`, where they are asked for."""
+
     score: ClassVar[str] = "mean_iou"
     """The score on `dev` whose highest value picks `best.ckpt`."""
 
     def __init__(self, recipe: R) -> None:
         self.recipe = recipe
+
+    def part(self, split: str | None) -> str:
+        """A split by name, or the one for reporting.
+
+        Raises:
+            UsageError: the data of this task have no such split.
+        """
+        if split is None:
+            return self.splits[-1]
+        if split not in self.splits:
+            close = nearest(split, self.splits)
+            meant = f"the nearest is {close}, " if close else ""
+            raise UsageError(
+                f"--split {split}: the data of {self.recipe.name} have none of that name; {meant}"
+                f"there are {', '.join(self.splits)}"
+            )
+        return split
+
+    def describe(self) -> str:
+        """The recipe in words, short enough for a table."""
+        return f"{self.recipe.steps:,} steps of {self.recipe.batch}"
 
     # Training -------------------------------------------------------------------------------------------------------
     def check(self) -> None:
@@ -173,10 +203,48 @@ class Task(ABC, Generic[R, M, D]):
         NaN where a score is not defined. Names in snake case; one with a slash (`iou/car`) is a detail.
         """
 
+    def evaluation(self, rows: NDArray[Any], data: D, label: Label) -> Evaluation:
+        """The result of a split from the rows of its pictures: here the scores with their intervals."""
+        from training.evaluation import summarise
+
+        return summarise(self, rows, data, label)
+
+    @classmethod
+    def evaluation_type(cls) -> type[Evaluation]:
+        """The struct that `evaluation` gives, and that an evaluation.json is read as."""
+        from training.evaluation import Figures
+
+        return Figures
+
+    # Report ---------------------------------------------------------------------------------------------------------
+    def truth(self, data: D, index: int) -> Outputs:  # noqa: ARG002 - a task may leave it out
+        """What would be right to say of one picture, in the form of its outputs, without the first axis; for people."""
+        return {}
+
+    @classmethod
+    def section(cls, models: Sequence[Measured], data: D, split: str) -> Section:
+        """What a report says of models of this task that were measured on the same split."""
+        from training.report.scores import scores_section
+
+        return scores_section(models, data, split)
+
     # Export ---------------------------------------------------------------------------------------------------------
     @abstractmethod
     def spec(self, height: int, width: int, version: str, metrics: tuple[Metric, ...]) -> ModelSpec:
         """What an exported model says about itself; its outputs are among those of `predict`."""
+
+    def export(self, model: M, spec: ModelSpec, path: Path) -> None:
+        """Write the graph of `predict` as an ONNX file, after checking that it answers as the network does.
+
+        Raises:
+            UsageError: a size that the network does not take.
+            CheckFailed: the graph's answers are not the network's; nothing is written.
+            OutputError: the file cannot be written.
+        """
+        from training.export import ExportedPredict, export_graph
+
+        roles = tuple(spec.outputs)
+        export_graph(ExportedPredict(self, model, roles), tuple(spec.outputs.values()), spec, path, self.recipe)
 
 
 class Encoded(Protocol):

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from engines.classes import CITYSCAPES_CLASSES
-from training.checkpoint import load_model
-from training.export import cityscapes_spec, export_segmenter
+from training.checkpoint import open_checkpoint
 from training.recipe import UNetSettings
 from training.run import train
 from training.tasks.segmentation import SegmentationRecipe
@@ -69,7 +68,7 @@ def tiny_run(pairs_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def tiny_export(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """That U-Net as an ONNX file of 256×256."""
-    model, recipe = load_model(tiny_run / "last.ckpt")
+    task, model = open_checkpoint(tiny_run / "last.ckpt")
     path = tmp_path_factory.mktemp("export") / "tiny-unet.onnx"
-    export_segmenter(model, cityscapes_spec(recipe, 256, 256), path)
+    task.export(model, task.spec(256, 256, "1", ()), path)
     return path

@@ -10,6 +10,7 @@ import engines.bundled
 from engines.spec import read_spec
 from training.data.cityscapes_pairs import load_pairs
 from training.evaluation import evaluate, open_predictor
+from training.segmentation_metrics import SegmentationEvaluation
 
 PAIRS = Path(__file__).parents[3] / "shared" / "data" / "cityscapes_pairs"
 ON_DISK = pytest.mark.skipif(not PAIRS.is_dir(), reason="needs the Cityscapes pairs beside the checkout")
@@ -33,10 +34,8 @@ def test_the_unet_keeps_its_figures_on_val_in_every_precision() -> None:
     found = {}
     for precision in ("fp32", "auto", "int8"):
         with open_predictor("cityscapes-unet", precision) as predictor:
-            result = evaluate(
-                predictor.predict, pairs, model=predictor.name, backend=predictor.backend,
-                precision=predictor.precision, split="val",
-            )  # fmt: skip
+            result = evaluate(predictor, pairs, "val")
+            assert isinstance(result, SegmentationEvaluation)
             found[precision] = result
     assert found["fp32"].precision == "fp32"
     assert found["fp32"].mean_iou >= 0.40

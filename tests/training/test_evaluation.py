@@ -12,20 +12,31 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardInd
 
 from engines.classes import CITYSCAPES_CLASSES, IGNORE
 from engines.errors import ModelError, UsageError
-from training.confusion_picture import draw_confusion, write_evaluation
+from training.confusion_picture import draw_confusion
 from training.data.cityscapes_pairs import Pairs, edge_band, load_pairs
 from training.evaluation import (
-    Evaluation,
     Interval,
-    Scores,
-    bootstrap,
-    confusion_matrix,
-    count,
+    Label,
+    Predictor,
     evaluate,
-    mean_iou_difference,
+    measure,
     open_predictor,
     read_evaluation,
+    write_evaluation,
 )
+from training.recipe import read_recipe
+from training.segmentation_metrics import (
+    Scores,
+    SegmentationEvaluation,
+    bootstrap_confusions,
+    confusion_matrix,
+    count_confusions,
+    mean_iou_difference,
+    summarise_confusions,
+)
+from training.task import open_task
+
+LABEL = Label("reader", "test", "fp32", "val")
 
 
 def random_maps(seed: int, classes: int = 19, agreement: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
@@ -79,11 +90,13 @@ def test_counting_goes_through_batches_and_leaves_the_band_out() -> None:
     pairs, found = some_pairs(19)  # two batches of 8 and one of 3
     sizes = []
 
-    def predict(photos: np.ndarray) -> np.ndarray:
+    def predict(photos: np.ndarray) -> dict[str, np.ndarray]:
         sizes.append(len(photos))
-        return photos[..., 0]
+        return {"class_map": photos[..., 0]}
 
-    whole, inner = count(predict, pairs, 19)
+    task = open_task(read_recipe("cityscapes-unet"))
+    rows = measure(Predictor(task, predict, "reader", "test", "fp32", 32, 32), pairs)
+    whole, inner = rows[:, 0], rows[:, 1]
     assert sizes == [8, 8, 3]
     np.testing.assert_array_equal(whole.sum(0), confusion_matrix(pairs.labels, found, 19))
     band = np.stack([edge_band(label) for label in pairs.labels])
@@ -96,16 +109,15 @@ def test_a_class_map_of_another_size_is_brought_to_the_label(scale: float) -> No
     labels = np.kron(np.arange(16).reshape(1, 4, 4), np.ones((1, 8, 8))).astype(np.uint8)
     side = int(32 * scale)
     found = np.kron(np.arange(16).reshape(1, 4, 4), np.ones((1, side // 4, side // 4))).astype(np.uint8)
-    pairs = Pairs(np.zeros((1, 32, 32, 3), np.uint8), labels, ("1.jpg",))
-    whole, _ = count(lambda _: found, pairs, 19)
-    assert np.diag(whole[0]).sum() == whole.sum() == 32 * 32
+    whole, _ = count_confusions(found, labels, 19)[0]
+    assert np.diag(whole).sum() == whole.sum() == 32 * 32
 
 
 def test_bootstrap_covers_the_value_and_narrows_with_more_pictures() -> None:
     widths = []
     for number in (20, 320):
         matrices = np.stack([confusion_matrix(*random_maps(s, 4, 0.5 + 0.4 * (s % 2)), 4) for s in range(number)])
-        mean, accuracy = bootstrap(matrices, resamples=400)
+        mean, accuracy = bootstrap_confusions(matrices, resamples=400)
         scores = Scores.from_confusion(matrices.sum(0))
         assert mean.low < scores.mean_iou < mean.high
         assert accuracy.low < scores.accuracy < accuracy.high
@@ -129,24 +141,24 @@ def test_a_difference_is_surer_than_its_two_sides() -> None:
     difference, interval = mean_iou_difference(a, b, resamples=200)
     assert difference == Scores.from_confusion(a.sum(0)).mean_iou - Scores.from_confusion(b.sum(0)).mean_iou
     assert 0 < interval.low < difference < interval.high
-    alone, _ = bootstrap(a, resamples=200)
+    alone, _ = bootstrap_confusions(a, resamples=200)
     assert interval.high - interval.low < (alone.high - alone.low) / 3
     assert mean_iou_difference(a, a, resamples=20) == (0, Interval(0, 0))
 
 
 def test_identical_pictures_leave_no_doubt() -> None:
     matrices = np.stack([confusion_matrix(*random_maps(0), 19)] * 10)
-    mean, _ = bootstrap(matrices, resamples=50)
+    mean, _ = bootstrap_confusions(matrices, resamples=50)
     assert mean.low == pytest.approx(mean.high)
 
 
 @pytest.fixture(scope="module")
-def evaluation() -> Evaluation:
-    pairs, _ = some_pairs(10)
-    return evaluate(lambda p: p[..., 0], pairs, model="reader", backend="test", precision="fp32", split="val")
+def evaluation() -> SegmentationEvaluation:
+    pairs, found = some_pairs(10)
+    return summarise_confusions(count_confusions(found, pairs.labels, 19), pairs, LABEL)
 
 
-def test_an_evaluation_says_how_it_was_measured(evaluation: Evaluation) -> None:
+def test_an_evaluation_says_how_it_was_measured(evaluation: SegmentationEvaluation) -> None:
     metric = evaluation.metrics()[0]
     assert (metric.name, metric.split) == ("mean_iou", "val")
     assert metric.value == round(evaluation.mean_iou, 4)
@@ -158,10 +170,10 @@ def test_an_evaluation_says_how_it_was_measured(evaluation: Evaluation) -> None:
     assert sum(c.share for c in evaluation.classes) == pytest.approx(1)
 
 
-def test_an_evaluation_survives_its_file(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_an_evaluation_survives_its_file(evaluation: SegmentationEvaluation, tmp_path: Path) -> None:
     write_evaluation(evaluation, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["confusion.png", "evaluation.json", "evaluation.md"]
-    assert read_evaluation(tmp_path / "evaluation.json") == evaluation
+    assert read_evaluation(tmp_path / "evaluation.json", SegmentationEvaluation) == evaluation
 
 
 @pytest.mark.parametrize("content", [None, b"{", b'{"model": "x"}'])
@@ -170,14 +182,14 @@ def test_what_is_not_an_evaluation(content: bytes | None, tmp_path: Path) -> Non
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UsageError, match=r"evaluation\.json"):
-        read_evaluation(path)
+        read_evaluation(path, SegmentationEvaluation)
 
 
 def test_a_class_that_occurs_nowhere_is_null() -> None:
     pairs = Pairs(np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 8, 8), np.uint8), ("1.jpg",))
-    result = evaluate(lambda p: p[..., 0], pairs, model="m", backend="b", precision="p", split="val")
+    result = summarise_confusions(count_confusions(pairs.labels, pairs.labels, 19), pairs, LABEL)
     assert [c.iou for c in result.classes] == [1.0] + [None] * 18
-    assert msgspec.json.decode(msgspec.json.encode(result), type=Evaluation) == result
+    assert msgspec.json.decode(msgspec.json.encode(result), type=SegmentationEvaluation) == result
 
 
 def test_the_picture_shows_the_shares() -> None:
@@ -200,10 +212,7 @@ def test_checkpoint_and_export_score_alike(tiny_run: Path, tiny_export: Path, pa
     results = {}
     for model, precision in ((tiny_run / "last.ckpt", "auto"), (tiny_export, "fp32")):
         with open_predictor(str(model), precision) as predictor:
-            results[predictor.backend] = evaluate(
-                predictor.predict, pairs, model=predictor.name, backend=predictor.backend,
-                precision=predictor.precision, split="val",
-            )  # fmt: skip
+            results[predictor.backend] = evaluate(predictor, pairs, "val")
     assert set(results) == {"torch", "openvino"}
     torch_result, engine_result = results["torch"], results["openvino"]
     assert torch_result.model == engine_result.model == "tiny-unet"

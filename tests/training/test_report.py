@@ -21,7 +21,7 @@ from engines.classes import CITYSCAPES_CLASSES
 from engines.errors import ModelError, OutputError, RoadlensError, UsageError
 from tests.engines.tiny_models import LOCALIZER, corners_model, save
 from tests.training.test_cli import call
-from training.evaluation import Evaluation, Interval
+from training.evaluation import Interval
 from training.models import build_model
 from training.recipe import read_recipe
 from training.report import BEGIN, END, Section, insert_table, measure, table, write_page
@@ -29,6 +29,7 @@ from training.report.charts import Line, Mark, axis, line_chart, scatter_chart
 from training.report.runs import read_run
 from training.report.segmentation import SegmentationSection, frequent_mistakes, pick_pictures, picture_scores
 from training.report.subject import count_parameters, open_subjects
+from training.segmentation_metrics import SegmentationEvaluation
 
 # Charts -------------------------------------------------------------------------------------------------------------
 
@@ -149,9 +150,9 @@ def test_mistakes_are_found_before_anything_is_measured(
     assert "\n" not in str(caught.value)
 
 
-def test_a_task_without_a_section_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_does_not_say_its_task_is_refused(tmp_path: Path) -> None:
     path = save(corners_model(), LOCALIZER, tmp_path / "boxes.onnx")
-    with pytest.raises(UsageError, match=r"boxes\.onnx does localization, for which the report has no section"):
+    with pytest.raises(UsageError, match=r"boxes\.onnx does localization and does not say which recipe made it"):
         measure([str(path)], tmp_path)
 
 
@@ -187,7 +188,7 @@ def test_the_most_frequent_mistakes_are_shares_of_the_true_class() -> None:
     matrix = np.diag(np.full(19, 100))
     matrix[16, 15], matrix[16, 16] = 60, 40  # 60 of 100 train pixels are found to be bus
     matrix[0, 1] = 10  # 10 of 110 of road
-    evaluation = Evaluation(
+    evaluation = SegmentationEvaluation(
         model="m", backend="b", precision="p", split="val", pictures=1, protocol="", mean_iou=0, accuracy=0,
         mean_iou_interval=Interval(0, 0), accuracy_interval=Interval(0, 0), mean_iou_without_band=0,
         accuracy_without_band=0, classes=(), confusion=matrix.tolist(),

@@ -16,7 +16,7 @@ from engines.errors import ModelError, OutputError, UsageError
 from tests.training.conftest import TINY_UNET
 from training.checkpoint import AtomicCheckpointIO, load_model, stored_recipe
 from training.data.cityscapes_pairs import load_pairs
-from training.evaluation import Scores, count, open_predictor
+from training.evaluation import measure, open_predictor
 from training.models import UNet
 from training.models.encoder import make_encoder
 from training.recipe import PSPNetSettings, UNetSettings, override
@@ -102,10 +102,9 @@ def test_two_processes_score_the_model_that_is_saved(pairs_folder: Path, tmp_pat
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]  # each once, and two evaluations
     pairs = load_pairs(pairs_folder, "dev")  # two pairs, one for each process
     with open_predictor(str(tmp_path / "run/last.ckpt"), "fp32") as predictor:
-        whole, _ = count(predictor.predict, pairs, 19)
-    scores = Scores.from_confusion(whole.sum(0))
-    assert lines[-1]["dev/mean_iou"] == pytest.approx(scores.mean_iou, abs=2e-4)
-    assert lines[-1]["dev/accuracy"] == pytest.approx(scores.accuracy, abs=2e-4)
+        scores = predictor.task.scores(measure(predictor, pairs))
+    assert lines[-1]["dev/mean_iou"] == pytest.approx(scores["mean_iou"], abs=2e-4)
+    assert lines[-1]["dev/accuracy"] == pytest.approx(scores["accuracy"], abs=2e-4)
 
 
 def test_a_checkpoint_knows_its_recipe_and_gives_the_average(tiny_run: Path) -> None:

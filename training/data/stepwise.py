@@ -62,7 +62,7 @@ class StepwiseBatches(IterableDataset[tuple[Tensor, ...]]):
         self.first_step, self.last_step, self.rank, self.world = first_step, last_step, rank, world
         self.threads = threads
 
-    def _submit(self, pool: ThreadPoolExecutor, step: int) -> list[Future[tuple[NDArray[Any], ...]]]:
+    def _submit(self, pool: ThreadPoolExecutor, step: int) -> list[Future[tuple[NDArray[Any] | np.generic, ...]]]:
         places = list(enumerate(batch_indices(step, self.size, self.batch, self.seed)))[self.rank :: self.world]
         return [
             pool.submit(self.view, index, np.random.default_rng((self.seed, step, place))) for place, index in places
@@ -70,7 +70,7 @@ class StepwiseBatches(IterableDataset[tuple[Tensor, ...]]):
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         with ThreadPoolExecutor(self.threads, "views") as pool:
-            ahead: deque[list[Future[tuple[NDArray[Any], ...]]]] = deque()
+            ahead: deque[list[Future[tuple[NDArray[Any] | np.generic, ...]]]] = deque()
             try:
                 for step in range(self.first_step, self.last_step):
                     while len(ahead) < 3 and step + len(ahead) < self.last_step:

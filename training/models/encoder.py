@@ -19,7 +19,8 @@ from training.recipe import EncoderName
 
 def network_input(pictures: Tensor) -> Tensor:
     """(N, H, W, 3) uint8 RGB → (N, 3, H, W) float32 in [−1, 1], channels-last in memory."""
-    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+    # TensorRT takes uint8 at an input only with a cast right behind it.
+    return pictures.float().permute(0, 3, 1, 2) / 127.5 - 1
 
 
 class Encoder(nn.Module):

@@ -1,6 +1,6 @@
 """`roadlens report`: models measured side by side, as one HTML page that needs no network, and the README's table.
 
-A section a kind of task: what measures it stands in `MEASURES`, and gives a `Section`.
+A section a task and data set; a task may bring its own, see `training.task.Task.section`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from engines.benchmark import Benchmark
-from engines.errors import OutputError, UsageError
-from engines.spec import Task
-from training.data.cityscapes_pairs import Split
+from engines.errors import OutputError
 from training.files import write_file
-from training.report.segmentation import measure_segmenters
-from training.report.subject import Subject, open_subjects
+from training.report.measuring import COLORS, Measured, measure_model
+from training.report.subject import Subject, folders_by_model, open_subjects
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -30,10 +28,20 @@ END = "<!-- end of models -->"
 
 
 class Section(Protocol):
-    """What one kind of task adds to a report, measured and ready to be written."""
+    """What one task adds to a report, measured and ready to be written."""
 
-    title: str
-    anchor: str
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def anchor(self) -> str:
+        """Its place in the page."""
+        ...
+
+    @property
+    def models(self) -> tuple[Measured, ...]:
+        """What it is about."""
+        ...
 
     @property
     def speeds(self) -> tuple[Benchmark, ...]:
@@ -49,20 +57,17 @@ class Section(Protocol):
         ...
 
 
-Measure = Callable[..., Section]
-MEASURES: Mapping[Task, Measure] = {"segmentation": measure_segmenters}
-
-
 def measure(
-    models: Sequence[str], data: Path, split: Split = "val", *, runs: Mapping[str, Path] | None = None,
-    seconds: float = 4.0, cache: Path | None = None, skip_broken: bool = False, say: Callable[[str], None] = print,
+    models: Sequence[str], data: Path | Mapping[str, Path], split: str | None = None, *,
+    runs: Mapping[str, Path] | None = None, seconds: float = 4.0, cache: Path | None = None, skip_broken: bool = False,
+    say: Callable[[str], None] = print,
 ) -> list[Section]:  # fmt: skip
-    """Measure models on a split and on this machine, a section for each kind of task among them.
+    """Measure models on a split and on this machine, a section for each task and data set among them.
 
     Args:
         models: bundled names, .onnx files, checkpoints.
-        data: folder of the data set.
-        split: of it.
+        data: folder of the data set of all models; or folders by model, with that of all others under "".
+        split: of it; None takes what each task keeps for reporting.
         runs: folders of training runs by model, for the curves; that of a checkpoint is found beside it.
         seconds: of timing for each model in each precision.
         cache: folder for decoded data, or None.
@@ -71,22 +76,25 @@ def measure(
 
     Raises:
         ModelError: no such model.
-        UsageError: a model whose task has no section, one given twice, or a run of none of them.
+        UsageError: a model that does not say what it was trained for, one given twice, a split that its data do not
+            have, or a run or a folder of data for none of them.
         SourceError: the data cannot be read.
     """
     subjects = open_subjects(models, runs or {})
-    by_task: dict[Task, list[Subject]] = {}
-    for subject in subjects:
-        if subject.task not in MEASURES:
-            raise UsageError(
-                f"{subject.given} does {subject.task}, for which the report has no section; leave it out (there are "
-                f"sections for {', '.join(MEASURES)})"
-            )
-        by_task.setdefault(subject.task, []).append(subject)
-    return [
-        MEASURES[task](of_task, data, split, seconds=seconds, cache=cache, skip_broken=skip_broken, say=say)
-        for task, of_task in by_task.items()
-    ]
+    folders = folders_by_model(subjects, {"": data} if isinstance(data, Path) else data)
+    groups: dict[tuple[str, Path], list[Subject]] = {}
+    for subject, folder in zip(subjects, folders, strict=True):
+        groups.setdefault((subject.task.recipe.task, folder), []).append(subject)
+    parts = [group[0].task.part(split) for group in groups.values()]
+    sections = []
+    for ((_, folder), group), part in zip(groups.items(), parts, strict=True):
+        first = group[0]
+        # All of a group are scored on the same pixels.
+        size = (first.height, first.width)
+        samples = first.task.load(folder, part, size=size, cache=cache, skip_broken=skip_broken, say=say)
+        measured = [measure_model(s, i % COLORS, samples, part, seconds, say) for i, s in enumerate(group)]
+        sections.append(first.task.section(measured, samples, part))
+    return sections
 
 
 def write_page(sections: Sequence[Section], path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from training.figures import in_words
+
 if TYPE_CHECKING:
     from training.report import Section
 
@@ -29,5 +31,6 @@ def render(sections: Sequence[Section], now: datetime | None = None) -> str:
     speeds = [speed for section in sections for speed in section.speeds]
     return environment.get_template("page.html").render(
         sections=[(section, section.html(environment)) for section in sections], speeds=speeds,
+        in_words=in_words,
         style=(_TEMPLATES / "style.css").read_text(), date=(now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
     )  # fmt: skip

@@ -12,9 +12,10 @@ from engines.bundled import fp32_file, int8_file, resolve
 from engines.engine import Precision
 from engines.errors import UsageError
 from engines.settings import nearest
-from engines.spec import Task, read_spec
-from training.recipe import Recipe, bundled_recipes, read_recipe
+from engines.spec import read_spec
+from training.evaluation import AnyTask, stated_recipe, task_of_file
 from training.report.runs import JOURNAL, Run, read_run
+from training.task import open_task
 
 if TYPE_CHECKING:
     import onnx
@@ -28,9 +29,9 @@ class Subject:
         label: what it is called in the report; no two are called alike.
         given: as it was given: a bundled name, an .onnx or a .ckpt.
         path: its file.
-        task: what it does.
+        task: what it was trained for.
+        description: its recipe in words; a dash where it is not known.
         height, width: of its input, in pixels.
-        recipe: the one it was made by, where that is known.
         parameters: weights that it computes with.
         precisions: it can run in here, the reference first.
         run: the journal of its training, where one was found or given.
@@ -40,10 +41,10 @@ class Subject:
     label: str
     given: str
     path: Path
-    task: Task
+    task: AnyTask
+    description: str
     height: int
     width: int
-    recipe: Recipe | None
     parameters: int
     precisions: tuple[Precision, ...]
     run: Run | None
@@ -80,12 +81,37 @@ def open_subjects(models: Sequence[str], runs: Mapping[str, Path]) -> list[Subje
             folder = subject.path.parent
         subjects.append(_with_run(subject, None if folder is None else read_run(folder)))
     if unused:
-        name = next(iter(unused))
         known = sorted({name for subject in subjects for name in (subject.given, subject.label)})
-        close = nearest(name, known)
-        hint = f"the nearest is {close}" if close else f"the models are {', '.join(known)}"
-        raise UsageError(f"--run {name}=… is for a model that the report is not about; {hint}")
+        raise _unknown("--run", next(iter(unused)), known)
     return _told_apart(subjects)
+
+
+def folders_by_model(subjects: Sequence[Subject], data: Mapping[str, Path]) -> list[Path]:
+    """The folder of data of each model.
+
+    Args:
+        subjects: the models.
+        data: folders by the name of a model, as it is given or as it calls itself; that of all others under "".
+
+    Raises:
+        UsageError: a folder for a model that is not there, or a model without one.
+    """
+    known = sorted({name for subject in subjects for name in (subject.given, subject.label)})
+    if strange := next((name for name in data if name and name not in known), None):
+        raise _unknown("--data", strange, known)
+    found = [data.get(s.given) or data.get(s.label) or data.get("") for s in subjects]
+    for subject, folder in zip(subjects, found, strict=True):
+        if folder is None:
+            raise UsageError(
+                f"{subject.given} has no data to be scored on; add --data FOLDER for all models without one"
+            )
+    return [folder for folder in found if folder is not None]
+
+
+def _unknown(option: str, name: str, known: Sequence[str]) -> UsageError:
+    close = nearest(name, known)
+    hint = f"the nearest is {close}" if close else f"the models are {', '.join(known)}"
+    return UsageError(f"{option} {name}=… is for a model that the report is not about; {hint}")
 
 
 def _open(given: str) -> Subject:
@@ -95,30 +121,32 @@ def _open(given: str) -> Subject:
 
     path = resolve(given)
     spec = read_spec(path)
-    recipe = read_recipe(spec.name) if spec.name in bundled_recipes() else None
+    recipe = stated_recipe(path, spec)
+    task = task_of_file(path, spec, recipe)
     # A quantised file holds its weights beside their scales: the plain file it was made from is easier to count.
     plain = fp32_file(path)
     return Subject(
-        spec.name, given, path, spec.task, spec.height, spec.width, recipe,
+        spec.name, given, path, task, "–" if recipe is None else task.describe(), spec.height, spec.width,
         count_parameters(plain if plain.is_file() else path), precisions_of(path), None, path != Path(given),
     )  # fmt: skip
 
 
 def _open_checkpoint(given: str) -> Subject:
-    from training.checkpoint import load_model
+    from training.checkpoint import open_checkpoint
 
-    model, recipe = load_model(Path(given))
-    parameters = sum(p.numel() for p in model.parameters())
+    task, model = open_checkpoint(Path(given))
+    recipe, parameters = task.recipe, sum(p.numel() for p in model.parameters())
     return Subject(
-        recipe.name, given, Path(given), recipe.task, recipe.height, recipe.width, recipe, parameters, ("fp32",), None,
-        bundled=False,
+        recipe.name, given, Path(given), task, task.describe(), recipe.height, recipe.width, parameters, ("fp32",),
+        None, bundled=False,
     )  # fmt: skip
 
 
 def _with_run(subject: Subject, run: Run | None) -> Subject:
-    if run is None:
-        return subject
-    return replace(subject, run=run, recipe=run.recipe or subject.recipe)
+    if run is None or run.recipe is None or run.recipe.task != subject.task.recipe.task:
+        return replace(subject, run=run)
+    task = open_task(run.recipe)
+    return replace(subject, run=run, task=task, description=task.describe())
 
 
 def _told_apart(subjects: list[Subject]) -> list[Subject]:

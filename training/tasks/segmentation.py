@@ -16,16 +16,23 @@ from engines.spec import Metric, ModelSpec
 from training.data import load_split, recognise
 from training.data.augmentation import random_geometry, random_photometry
 from training.data.cityscapes_pairs import SIDE, Pairs, Split, class_frequencies, ignore_doubtful_pixels
-from training.evaluation import Scores, count_confusions
-from training.recipe import Augmentation, EncoderRecipe, ModelSettings, PSPNetSettings, Rate
+from training.evaluation import Label
+from training.recipe import Augmentation, EncoderRecipe, ModelSettings, PSPNetSettings, Rate, UNetSettings
+from training.segmentation_metrics import Scores, SegmentationEvaluation, count_confusions, summarise_confusions
 from training.task import EncoderTask, Outputs, View
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from training.models import Segmenter
+    from training.report.measuring import Measured
+    from training.report.segmentation import SegmentationSection
 
 UInt8 = NDArray[np.uint8]
+
+_DATA = {"cityscapes-pairs": "Cityscapes image pairs (pix2pix / Kaggle)", "cityscapes": "Cityscapes gtFine"}
+_ARCHITECTURES = {UNetSettings: "U-Net", PSPNetSettings: "PSPNet"}
+_ENCODERS = {"mobilenet_v2": "MobileNetV2", "resnet18": "ResNet-18", "resnet50": "ResNet-50"}
 
 
 class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,6 +78,12 @@ class Segmentation(EncoderTask[SegmentationRecipe, "Segmenter", Pairs]):
     """See `training.task.Task`. A row of figures is a picture's two confusion matrices; see `count_confusions`."""
 
     recipe_type = SegmentationRecipe
+    title = "Segmentation"
+    optional_outputs = ("confidence",)
+
+    def describe(self) -> str:
+        network = self.recipe.model
+        return f"{_ARCHITECTURES[type(network)]} over {_ENCODERS[network.encoder]}, {super().describe()}"
 
     def build_model(self) -> Segmenter:
         from training.models import build_model
@@ -137,7 +150,36 @@ class Segmentation(EncoderTask[SegmentationRecipe, "Segmenter", Pairs]):
             f"iou/{info.name}": float(iou) for info, iou in by_class
         }
 
-    def spec(self, height: int, width: int, version: str, metrics: tuple[Metric, ...]) -> ModelSpec:
-        from training.export import cityscapes_spec
+    def evaluation(self, rows: NDArray[Any], data: Pairs, label: Label) -> SegmentationEvaluation:
+        return summarise_confusions(rows, data, label)
 
-        return cityscapes_spec(self.recipe, height, width, version, metrics=metrics)
+    @classmethod
+    def evaluation_type(cls) -> type[SegmentationEvaluation]:
+        return SegmentationEvaluation
+
+    @classmethod
+    def section(cls, models: Sequence[Measured], data: Pairs, split: str) -> SegmentationSection:
+        from training.report.segmentation import segmentation_section
+
+        return segmentation_section(models, data, split)
+
+    def spec(self, height: int, width: int, version: str, metrics: tuple[Metric, ...]) -> ModelSpec:
+        return cityscapes_spec(self.recipe, height, width, version, metrics)
+
+    def export(self, model: Segmenter, spec: ModelSpec, path: Path) -> None:
+        from training.export import export_segmenter
+
+        export_segmenter(model, spec, path, self.recipe)
+
+
+def cityscapes_spec(
+    recipe: SegmentationRecipe, height: int, width: int, version: str = "1", metrics: tuple[Metric, ...] = ()
+) -> ModelSpec:
+    """What a model trained on Cityscapes, or on the image pairs made from it, says about itself."""
+    return ModelSpec(
+        name=recipe.name, version=version, task="segmentation", height=height, width=width, classes=CITYSCAPES_CLASSES,
+        outputs={"class_map": "class_map"},
+        training_data=f"{_DATA[recipe.data]}, part {recipe.split!r} of train, {recipe.width}×{recipe.height}",
+        licence="weights trained on Cityscapes: non-commercial research and teaching only (cityscapes-dataset.com)",
+        metrics=metrics,
+    )  # fmt: skip
