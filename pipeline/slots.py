@@ -35,7 +35,8 @@ class Sample:
 class Slot:
     """The samples of one stream between its decoder and the engine.
 
-    A *file* is never dropped from: `put` waits while the slot is full. A *live* source never waits and never gets old:
+    A *file* is never dropped from: `put` waits once the slot is full, until it is half empty: several frames are then
+    decoded in a row, for which the decoder's tables and code are in the caches. A *live* source never waits and never gets old:
     a new sample replaces one that nobody has taken, which is counted. Sound is handed on either way.
 
     Args:
@@ -57,8 +58,9 @@ class Slot:
     def put(self, sample: Sample) -> bool:
         """Hand over a sample; False when the slot was closed and the sample was not taken."""
         with self._ready:
-            while self.mode == "file" and len(self._samples) >= self.capacity and not self.closed:
-                self._ready.wait()
+            if self.mode == "file" and len(self._samples) >= self.capacity:
+                while len(self._samples) > self.capacity // 2 and not self.closed:
+                    self._ready.wait()
             if self.closed:
                 return False
             if self.mode == "live" and self._samples:

@@ -12,7 +12,7 @@ import pytest
 from engines.errors import OutputError, SourceError
 from pipeline.frame import Analysis
 from pipeline.metrics import Metrics
-from pipeline.runtime import CREDITS, FILE_SLOT, LoadedModel, RunResult, Runtime, StreamPlan
+from pipeline.runtime import CREDITS, FILE_BURST, FILE_SLOT, LoadedModel, RunResult, Runtime, StreamPlan
 from tests.pipeline.scripted_engine import ScriptedEngine
 from tests.pipeline.scripted_source import ScriptedSource
 
@@ -127,7 +127,7 @@ def test_a_slow_output_holds_up_its_own_stream_only() -> None:
         _until(lambda: len(fast.analyses) == 50)
         assert len(slow.analyses) == 0
         # One more may be waiting to be put into the full slot.
-        assert runtime.counts()["slow"].decoded <= FILE_SLOT + CREDITS + 1
+        assert runtime.counts()["slow"].decoded <= FILE_SLOT + CREDITS + 2 * FILE_BURST + 1
         gate.set()
         assert runtime.wait(LONG)
     assert slow.indices == list(range(50))
