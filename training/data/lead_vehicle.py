@@ -45,8 +45,8 @@ class Corridor:
         half_width: of the corridor at the picture's bottom edge, as a share of the picture's width. At a height of
             1.22 m and a horizon at 0.42, 0.33 is 1.4 m: half way between the middle of a car in the same lane (0 to
             0.6 m) and that of one parked beside it (2.2 m).
-        max_width: largest width of a vehicle at its foot, in half widths of the corridor. 3 is 4.2 m: a bus in a bend is
-            narrower, and traffic that crosses, seen from the side and often several vehicles in one, is not.
+        max_width: largest width of a vehicle at its foot, in half widths of the corridor. 3 is 4.2 m: a bus in a bend
+            is narrower, and traffic that crosses, seen from the side and often several vehicles in one, is not.
         min_height: smallest height of a vehicle, as a share of the picture's; 0.047 is a car 70 m away.
         min_area: smallest area, as a share of the picture's.
     """
