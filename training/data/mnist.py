@@ -323,3 +323,23 @@ def distort(picture: UInt8, rng: np.random.Generator, options: Distortion) -> UI
     offset = middle - linear @ middle + rng.uniform(-options.shift, options.shift, 2)
     matrix = np.concatenate([linear, offset[:, None]], axis=1)
     return cv2.warpAffine(picture, matrix, (width, height), flags=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+
+
+def draw_circle(picture: UInt8, circle: NDArray[np.floating], digit: int, scale: int = 4) -> UInt8:
+    """A picture made larger, with a circle in the colour of its class.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        circle: (3,) centre x and y, radius, in pixels of `picture`.
+        digit: whose colour the circle gets.
+        scale: how much larger.
+
+    Returns:
+        (scale·H, scale·W, 3) uint8 RGB.
+    """
+    height, width = picture.shape[:2]
+    canvas = cv2.resize(picture, (width * scale, height * scale), interpolation=cv2.INTER_NEAREST)
+    # OpenCV counts from the centre of the first pixel; 4 more bits are a sixteenth of a pixel.
+    x, y, radius = (round(float(value) * 16) for value in (*(circle[:2] * scale - 0.5), circle[2] * scale))
+    cv2.circle(canvas, (x, y), max(radius, 0), DIGIT_CLASSES[digit].color, 1, cv2.LINE_AA, shift=4)
+    return canvas.astype(np.uint8, copy=False)

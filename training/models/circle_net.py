@@ -63,7 +63,8 @@ class CircleNet(nn.Module):
         cells = -(-side // 8)
         self.classify = nn.Sequential(nn.Dropout(0.3), nn.Linear(coarse * cells**2, classes))
         self.keep = nn.Conv2d(middle, 32, 1)
-        self.reach = nn.Conv2d(fine + 2 * pixels + 2, reaches, 1)
+        self.reach = nn.Conv2d(fine + 2 * pixels, reaches, 1)
+        self.direction = nn.Conv2d(2, reaches, 1, bias=False)
         self.conclude = nn.Sequential(
             nn.Linear(32 * (side // 4) ** 2 + reaches, 256), nn.ReLU(inplace=True),
             nn.Linear(256, 128), nn.ReLU(inplace=True), nn.Linear(128, 3),
@@ -74,7 +75,8 @@ class CircleNet(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         place = (torch.arange(side // self.cell) + 0.5) * (2 * self.cell / side) - 1
-        self.register_buffer("places", torch.stack(torch.meshgrid(place, place, indexing="xy")), persistent=False)
+        places = torch.stack(torch.meshgrid(place, place, indexing="xy"))
+        self.register_buffer("places", places.unsqueeze(0), persistent=False)
         # No circle around pixels of the frame is larger than the one through its corners.
         self.register_buffer("scale", torch.tensor([1.0, 1.0, 0.5**0.5]) * side, persistent=False)
 
@@ -91,8 +93,8 @@ class CircleNet(nn.Module):
         # In bfloat16 a coordinate of this frame is good to a tenth of a pixel only.
         with torch.autocast(x.device.type, enabled=False):
             ink = self.ink(fine.float())
-            places = self.places.expand(len(x), -1, -1, -1)
-            reach = self.reach(torch.cat([fine.float(), cells, ink.clamp(-8, 8), places], dim=1)).amax((2, 3))
+            features = torch.cat([fine.float(), cells, ink.clamp(-8, 8)], dim=1)
+            reach = (self.reach(features) + self.direction(self.places)).amax((2, 3))
             kept = F.relu(self.keep(middle.float())).flatten(1)
             circles = self.conclude(torch.cat([kept, reach], dim=1)).sigmoid() * self.scale
         return Encircled(classes, circles, F.pixel_shuffle(ink, self.cell).squeeze(1))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from training.data.mnist import (
     Split,
     as_rgb,
     distort,
+    draw_circle,
     enclosing_circles,
     foreground_masks,
     load_digits,
@@ -104,6 +104,10 @@ class MnistCircles(Task[CirclesRecipe, "CircleNet", EncircledDigits]):
         from training.models.circle_net import CircleNet
 
         return CircleNet(SIDE, len(DIGIT_CLASSES), self.recipe.widths)
+
+    def least_batch(self) -> int:
+        # Batch norm of the grey levels has a single value a picture, and needs two to see a spread.
+        return 2
 
     def load(
         self, folder: Path, split: str, *, size: tuple[int, int] | None = None, cache: Path | None = None,
@@ -210,13 +214,3 @@ def circles_of(boxes: NDArray[np.floating]) -> Float:
     corners = np.asarray(boxes, np.float64) * SIDE
     sides = (corners[:, 2:] - corners[:, :2]).mean(1, keepdims=True)
     return np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, sides / 2], axis=1)
-
-
-def draw_circle(picture: UInt8, circle: NDArray[np.floating], digit: int, scale: int = 4) -> UInt8:
-    """(H, W, 3) uint8 RGB → (4H, 4W, 3): the picture larger, with a circle in pixels of the small one."""
-    height, width = picture.shape[:2]
-    canvas = cv2.resize(picture, (width * scale, height * scale), interpolation=cv2.INTER_NEAREST)
-    # OpenCV counts from the centre of the first pixel; 4 more bits are a sixteenth of a pixel.
-    x, y, radius = (round(float(value) * 16) for value in (*(circle[:2] * scale - 0.5), circle[2] * scale))
-    cv2.circle(canvas, (x, y), max(radius, 0), DIGIT_CLASSES[digit].color, 1, cv2.LINE_AA, shift=4)
-    return canvas.astype(np.uint8, copy=False)

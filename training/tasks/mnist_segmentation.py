@@ -91,6 +91,10 @@ class MnistSegmentation(Task[MnistSegmentationRecipe, "CompactUNet", Sheets]):
         classes = len(MOSAIC_CLASSES) if self.mosaics else 1
         return CompactUNet(classes, self.recipe.widths, head=self.recipe.head)
 
+    def least_batch(self) -> int:
+        # Batch norm of the grey levels has a single value a picture, and needs two to see a spread.
+        return 2
+
     def load(
         self, folder: Path, split: str, *, size: tuple[int, int] | None = None, cache: Path | None = None,
         skip_broken: bool = False, say: Callable[[str], None] = print,
