@@ -26,6 +26,7 @@ from av.packet import Packet
 from engines.errors import OutputError
 from pipeline.frame import Analysis
 from pipeline.output_state import OutputChange, OutputObserver, OutputState
+from pipeline.queued_output import explained
 from pipeline.tap import CompressedPacket, Track
 from pipeline.video_writer import partial_name
 
@@ -119,11 +120,8 @@ class EventRing:
         self._jobs: queue.SimpleQueue[tuple[EventClip, list[CompressedPacket]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._covered = False
-        try:
+        with explained("clips of events", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise OutputError(f"clips of events cannot be written to {self.folder}: {reason}") from None
 
     # What comes in --------------------------------------------------------------------------------------------------
     def packet(self, packet: CompressedPacket) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,10 +20,9 @@ import msgspec
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 
-from engines.errors import OutputError
-from pipeline.encoder import EncodedPicture, EncodedVideo, add_video, as_packet
-from pipeline.output_state import OutputChange, OutputObserver, OutputState
-from pipeline.picture_queue import PictureQueue
+from pipeline.encoder import add_video, as_packet
+from pipeline.output_state import OutputObserver, OutputState
+from pipeline.queued_output import QueuedOutput, explained, make_writable, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +59,7 @@ def hls_file(options: HlsOptions, stream: str, name: str) -> tuple[Path, str] | 
     return path, "application/vnd.apple.mpegurl" if name == PLAYLIST else "video/mp4"
 
 
-class Hls:
+class Hls(QueuedOutput):
     """A destination of a live output that writes HLS.
 
     Args:
@@ -79,8 +77,6 @@ class Hls:
         OutputError: the folder cannot be made or written.
     """
 
-    name = "hls"
-
     def __init__(
         self,
         stream: str,
@@ -89,63 +85,29 @@ class Hls:
         observe: OutputObserver = lambda _change: None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.stream, self.options = stream, options
+        super().__init__(stream, "hls", _QUEUE_SECONDS, dropped, observe, wall_clock)
+        self.options = options
         self.folder = options.folder / stream
         self.playlist = self.folder / PLAYLIST
-        self._dropped, self._observe, self._wall = dropped, observe, wall_clock
-        self._queue = PictureQueue(_QUEUE_SECONDS)
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"hls {stream}", daemon=True)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        with explained("HLS", self.folder):
+            make_writable(self.folder)
             for path in self.folder.iterdir():
                 # An earlier run's: a player must not find its playlist.
                 if _OURS.fullmatch(path.name):
                     path.unlink()
-            probe = self.folder / ".probe"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise OutputError(f"HLS cannot be written to {self.folder}: {reason}") from None
 
-    # From the live output -------------------------------------------------------------------------------------------
-    def begin(self, video: EncodedVideo, want_key: Callable[[], None]) -> None:
-        self._video = video
-        self._queue = PictureQueue(_QUEUE_SECONDS, dropped=self._dropped, want_key=want_key)
-        self._thread.start()
-
-    def put(self, picture: EncodedPicture, wait: bool) -> None:
-        self._queue.put(picture, wait)
-
-    def end(self) -> None:
-        self._queue.end()
-
-    def join(self, timeout: float) -> bool:
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
-
-    def close(self) -> None:
-        self._closed.set()
-        self._queue.end()
-
-    # The thread -----------------------------------------------------------------------------------------------------
-    def _run(self) -> None:
+    def _work(self) -> str:
         while not self._closed.is_set() and not self._queue.over:
             try:
                 self._write()
             except OSError as error:
-                reason = f"{self.folder} cannot be written: {(error.strerror or str(error)).lower()}"
+                reason = f"{self.folder} cannot be written: {reason_of(error)}"
                 log.warning("%s: HLS pauses: %s", self.stream, reason)
                 self._say(OutputState.PAUSED, reason)
                 self._queue.rest()
                 self._closed.wait(_PAUSE)
                 self._queue.resume()
-        self._queue.rest()
-        self._say(OutputState.CLOSED)
-
-    def _say(self, state: OutputState, reason: str = "") -> None:
-        self._observe(OutputChange(self.stream, self.name, state, reason, self._wall()))
+        return ""
 
     def _write(self) -> None:
         picture = self._queue.get()

@@ -13,7 +13,6 @@ import random
 import select
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import IO, Annotated, Literal
@@ -23,9 +22,9 @@ import msgspec
 
 from engines.errors import OutputError
 from pipeline import push_process
-from pipeline.encoder import EncodedPicture, EncodedVideo
-from pipeline.output_state import OutputChange, OutputObserver, OutputState
-from pipeline.picture_queue import PictureQueue
+from pipeline.encoder import EncodedPicture
+from pipeline.output_state import OutputObserver, OutputState
+from pipeline.queued_output import QueuedOutput
 from pipeline.redact import strip_credentials
 
 log = logging.getLogger(__name__)
@@ -70,7 +69,7 @@ def push_format(address: str) -> str:
     return _FORMATS[parts.scheme.lower()]
 
 
-class Push:
+class Push(QueuedOutput):
     """A destination of a live output that sends to one media server.
 
     Args:
@@ -94,26 +93,22 @@ class Push:
         observe: OutputObserver = lambda _change: None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.stream, self.options = stream, options
+        self.options = options
         self._address = options.address.replace("{stream}", stream)
         self._format = push_format(self._address)
-        self.name = name or urlsplit(self._address).scheme.lower()
+        name = name or urlsplit(self._address).scheme.lower()
+        super().__init__(stream, name, _QUEUE_SECONDS, dropped, observe, wall_clock)
         self.shown_address = strip_credentials(self._address)
-        self._dropped, self._observe, self._wall = dropped, observe, wall_clock
-        self._queue = PictureQueue(_QUEUE_SECONDS)
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"push {stream} {self.name}", daemon=True)
         self._connected_at = 0.0
         self._said = ""
 
-    # From the live output -------------------------------------------------------------------------------------------
-    def begin(self, video: EncodedVideo, want_key: Callable[[], None]) -> None:
-        self._queue = PictureQueue(_QUEUE_SECONDS, dropped=self._dropped, want_key=want_key)
-        self._hello = json.dumps({
+    def _hello(self) -> bytes:
+        """The first line for the sending process."""
+        video = self._video
+        return json.dumps({
             "address": self._address, "format": self._format, "options": self._muxer_options(),
             "timeout": self.options.timeout, "width": video.width, "height": video.height, "rate": str(video.rate),
-        })  # fmt: skip
-        self._thread.start()
+        }).encode() + b"\n"  # fmt: skip
 
     def _muxer_options(self) -> dict[str, str]:
         if self._format == "rtsp":
@@ -121,22 +116,7 @@ class Push:
         # FFmpeg keeps a buffer of 32 kB otherwise: a second of a quiet picture.
         return {"flush_packets": "1"} | ({"flvflags": "no_duration_filesize"} if self._format == "flv" else {})
 
-    def put(self, picture: EncodedPicture, wait: bool) -> None:
-        self._queue.put(picture, wait)
-
-    def end(self) -> None:
-        self._queue.end()
-
-    def join(self, timeout: float) -> bool:
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
-
-    def close(self) -> None:
-        self._closed.set()
-        self._queue.end()
-
-    # The thread -----------------------------------------------------------------------------------------------------
-    def _run(self) -> None:
+    def _work(self) -> str:
         wait, reason = _FIRST_WAIT, None
         while not self._closed.is_set():
             picture = self._queue.get()
@@ -158,11 +138,10 @@ class Push:
             self._closed.wait(wait * random.uniform(0.75, 1.25))  # noqa: S311  # so that streams do not come in step
             wait = min(wait * 2, _LONGEST_WAIT)
             self._queue.resume()
-        self._queue.rest()
-        self._say(OutputState.CLOSED, reason or "")
+        return reason or ""
 
     def _say(self, state: OutputState, reason: str = "") -> None:
-        self._observe(OutputChange(self.stream, self.name, state, reason, self._wall()))
+        super()._say(state, reason)
         if state is OutputState.RUNNING:
             log.info("%s: pushing to %s", self.stream, self.shown_address)
             self._said = ""
@@ -193,7 +172,7 @@ class Push:
         # The process itself gives up first, from the moment it is up; its start is not the server's fault.
         patience = self.options.timeout + 20
         item: EncodedPicture | None = picture
-        data = self._hello.encode() + b"\n"
+        data = self._hello()
         while not self._closed.is_set():
             if item is not None:
                 data += push_process.HEAD.pack(item.pts, item.duration, item.key, len(item.data)) + item.data

@@ -10,7 +10,6 @@ import errno
 import logging
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,10 +23,10 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from engines.errors import OutputError
-from pipeline.encoder import TIME_BASE, EncodedPicture, EncodedVideo, add_video, as_packet
+from pipeline.encoder import TIME_BASE, EncodedPicture, add_video, as_packet
 from pipeline.fragments import cut_torn_tail, whole_fragments
-from pipeline.output_state import OutputChange, OutputObserver, OutputState
-from pipeline.picture_queue import PictureQueue
+from pipeline.output_state import OutputObserver, OutputState
+from pipeline.queued_output import QueuedOutput, explained, make_writable, reason_of
 from pipeline.video_writer import partial_name
 
 log = logging.getLogger(__name__)
@@ -82,7 +81,7 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-class Recording:
+class Recording(QueuedOutput):
     """A destination of a live output that records it in segments.
 
     Args:
@@ -100,8 +99,6 @@ class Recording:
         OutputError: the folder cannot be made or written.
     """
 
-    name = "recording"
-
     def __init__(
         self,
         stream: str,
@@ -111,23 +108,14 @@ class Recording:
         wall_clock: Callable[[], float] = time.time,
         free: Callable[[Path], int] = free_bytes,
     ) -> None:
-        self.stream, self.options = stream, options
+        super().__init__(stream, "recording", _QUEUE_SECONDS, dropped, observe, wall_clock)
+        self.options, self._free = options, free
         self.folder = options.folder / stream
-        self._dropped, self._observe, self._wall, self._free = dropped, observe, wall_clock, free
-        self._queue = PictureQueue(_QUEUE_SECONDS)
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"recording {stream}", daemon=True)
         self._ours = re.compile(rf"{re.escape(stream)}_\d{{8}}T\d{{6}}\.\d{{3}}Z(\.partial)?\.mp4")
         self._checked_at = float("-inf")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / ".probe"
-            probe.touch()
-            probe.unlink()
+        with explained("recordings", self.folder):
+            make_writable(self.folder)
             self._rescue()
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise OutputError(f"recordings cannot be written to {self.folder}: {reason}") from None
 
     def _rescue(self) -> None:
         """Give what a killed run left its final name, cut to what plays."""
@@ -139,45 +127,21 @@ class Recording:
         """Segments of this stream, whole or not, oldest first."""
         return sorted(p for p in self.folder.iterdir() if self._ours.fullmatch(p.name))
 
-    # From the live output -------------------------------------------------------------------------------------------
-    def begin(self, video: EncodedVideo, want_key: Callable[[], None]) -> None:
-        self._video = video
-        self._queue = PictureQueue(_QUEUE_SECONDS, dropped=self._dropped, want_key=want_key)
-        self._thread.start()
-
-    def put(self, picture: EncodedPicture, wait: bool) -> None:
-        self._queue.put(picture, wait)
-
-    def end(self) -> None:
-        self._queue.end()
-
-    def join(self, timeout: float) -> bool:
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
-
-    def close(self) -> None:
-        self._closed.set()
-        self._queue.end()
-
     # The thread -----------------------------------------------------------------------------------------------------
-    def _run(self) -> None:
+    def _work(self) -> str:
         while not self._closed.is_set() and not self._queue.over:
             try:
                 self._record()
             except (OSError, OutputError) as error:
                 self._pause(self._why(error))
-        self._queue.rest()
-        self._say(OutputState.CLOSED)
+        return ""
 
     def _why(self, error: OSError | OutputError) -> str:
         if isinstance(error, OutputError):
             return str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return f"no space is left in {self.folder}"
-        return f"{self.folder} cannot be written: {(error.strerror or str(error)).lower()}"
-
-    def _say(self, state: OutputState, reason: str = "") -> None:
-        self._observe(OutputChange(self.stream, self.name, state, reason, self._wall()))
+        return f"{self.folder} cannot be written: {reason_of(error)}"
 
     def _pause(self, reason: str) -> None:
         """Rest until there is space; what comes meanwhile is dropped and counted."""
