@@ -126,6 +126,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         models: what looks at it; at most one segmenter.
         boxes: boxes from the segmenter's class map.
         min_score: smallest score of a localizer's box.
+        hold_score: smallest score of one that was there when its model looked last, so that none flickers.
         tracking: track numbers.
         overlay: what is drawn.
         video: overlaid video out.
@@ -144,6 +145,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: tuple[ModelConfig, ...] = (ModelConfig("cityscapes-unet"),)
     boxes: ComponentOptions = ComponentOptions()
     min_score: Share = 0.5
+    hold_score: Share = 0.3
     tracking: TrackingOptions = TrackingOptions()
     overlay: OverlayStyle = OverlayStyle()
     video: VideoConfig = VideoConfig()

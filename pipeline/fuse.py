@@ -15,7 +15,7 @@ from engines.engine import Prediction
 from engines.spec import ModelSpec
 from pipeline.components import ComponentOptions, component_boxes
 from pipeline.frame import Analysis, Box, Frame, Mode
-from pipeline.tracking import Tracker, TrackingOptions
+from pipeline.tracking import Tracker, TrackingOptions, iou_matrix
 
 UInt8 = NDArray[np.uint8]
 
@@ -28,11 +28,14 @@ class FuseOptions:
         components: boxes from the class map.
         tracking: track numbers.
         min_score: smallest score of a localizer's box.
+        hold_score: smallest score of one that was there when its model looked last: a box whose score wavers about
+            `min_score` does not flicker.
     """
 
     components: ComponentOptions = field(default_factory=ComponentOptions)
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     min_score: float = 0.5
+    hold_score: float = 0.3
 
 
 class Fuser:
@@ -98,10 +101,18 @@ class Fuser:
         result = []
         for corners, score, label in zip(prediction.boxes, prediction.scores, labels, strict=True):
             x1, y1, x2, y2 = (np.clip(corners.astype(np.float64), 0, 1) * size).tolist()
-            if score >= self.options.min_score and x2 > x1 and y2 > y1:
+            if score >= min(self.options.hold_score, self.options.min_score) and x2 > x1 and y2 > y1:
                 name = names.get(int(label), str(int(label)))
                 result.append(Box(x1, y1, x2, y2, int(label), name, float(score), spec.name))
-        return result
+        return [box for box in result if box.score >= self.options.min_score or self._was_there(box)]
+
+    def _was_there(self, box: Box) -> bool:
+        """Whether the box's model found it when it looked last."""
+        before = [other for other in self._found.get(box.origin, ()) if other.class_id == box.class_id]
+        if not before:
+            return False
+        corners = np.array([[b.x1, b.y1, b.x2, b.y2] for b in (box, *before)], np.float64)
+        return bool(iou_matrix(corners[:1], corners[1:]).max() >= max(self.options.tracking.min_iou, 1e-6))
 
     def _moved(self, box: Box, frame: Frame) -> Box | None:
         """The box where its object should be by now: as it was where that is not known, None outside the picture."""

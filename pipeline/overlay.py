@@ -21,6 +21,7 @@ from engines.classes import ClassInfo
 from engines.loading import Degraded
 from pipeline.frame import Analysis, Box
 from pipeline.picture import CHROMA_SHIFT, Colorimetry, copy_properties, on_host, plane, stays_on_device
+from pipeline.tracking import iou_matrix
 
 if TYPE_CHECKING:  # torch
     from engines.cuda.nv12 import Ink, Nv12, Palette
@@ -31,6 +32,7 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _WHOLE = (255, 255, 255)
 _TILE = 32  # as `engines.cuda.nv12` has it, which brings torch
+_SAME_OBJECT = 0.5
 _SHIFT = 4
 """Fractional bits of the coordinates handed to OpenCV's drawing functions."""
 
@@ -264,7 +266,7 @@ class Overlay:
         if class_map is not None and self.style.outlines:
             self._outline(canvas, class_map, analysis.area)
         if self.style.boxes:
-            for box in analysis.boxes:
+            for box in once_each(analysis.boxes):
                 self._box(canvas, box)
         if self.style.legend:
             self._draw_legend(canvas)
@@ -340,6 +342,23 @@ class Overlay:
             y = top + row * line
             canvas.fill(left + 6, y + 3, line - 6, line - 6, self.colorimetry.yuv(info.color))
             canvas.text(left + line + 6, y + line - round(9 * size) - 1, info.name, self._white, size)
+
+
+def once_each(boxes: Sequence[Box]) -> list[Box]:
+    """The boxes without those that a later model's box of the same object stands for: one car, one rectangle.
+
+    Two models' boxes are of the same object where their intersection over union is at least one half. Only the drawing
+    leaves one out; messages carry both.
+    """
+    if len({box.origin for box in boxes}) < 2:
+        return list(boxes)
+    order: dict[str, int] = {}
+    for box in boxes:
+        order.setdefault(box.origin, len(order))
+    corners = np.array([[box.x1, box.y1, box.x2, box.y2] for box in boxes], np.float64)
+    model = np.array([order[box.origin] for box in boxes])
+    hidden = ((iou_matrix(corners, corners) >= _SAME_OBJECT) & (model[None, :] > model[:, None])).any(1)
+    return [box for box, gone in zip(boxes, hidden, strict=True) if not gone]
 
 
 class OverlayStage:

@@ -189,3 +189,26 @@ def test_shares_of_the_picture_leave_out_what_has_no_label():
     assert next(iter(area)) == "road", "the largest first"
     assert class_area(None, CITYSCAPES_CLASSES) == {}
     assert class_area(np.full((2, 2), 255, np.uint8), CITYSCAPES_CLASSES) == {}
+
+
+@pytest.mark.parametrize(
+    ("scores", "shown"),
+    [
+        pytest.param((0.9, 0.4, 0.4, 0.9), (1, 1, 1, 1), id="wavering below, it stays"),
+        pytest.param((0.4, 0.4, 0.9, 0.4), (0, 0, 1, 1), id="it has to be sure once"),
+        pytest.param((0.9, 0.2, 0.4, 0.6), (1, 0, 0, 1), id="gone is gone"),
+    ],
+)
+def test_a_box_whose_score_wavers_does_not_flicker(scores: tuple[float, ...], shown: tuple[int, ...]) -> None:
+    fuser = Fuser([LOCALIZER], FuseOptions(min_score=0.5, hold_score=0.3))
+    answers = [heads((0.1, 0.1, 0.3, 0.3, score)) for score in scores]
+    boxes = [fuser.fuse(frame(index), "file", {"localizer": answer}).boxes for index, answer in enumerate(answers)]
+    assert tuple(len(found) for found in boxes) == shown
+    assert {box.track for found in boxes for box in found} == {1}
+
+
+def test_what_is_held_is_the_box_in_that_place() -> None:
+    fuser = Fuser([LOCALIZER], FuseOptions(min_score=0.5, hold_score=0.3))
+    fuser.fuse(frame(0), "file", {"localizer": heads((0.1, 0.1, 0.3, 0.3, 0.9))})
+    elsewhere = heads((0.6, 0.6, 0.8, 0.8, 0.4))
+    assert fuser.fuse(frame(1), "file", {"localizer": elsewhere}).boxes == ()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from engines.classes import CITYSCAPES_CLASSES, ClassInfo
 from pipeline.frame import Analysis, Box, Frame
-from pipeline.overlay import Overlay, OverlayStyle
+from pipeline.overlay import Overlay, OverlayStyle, once_each
 from pipeline.picture import CHROMA_SHIFT, Colorimetry, ColorTags, plane
 from tests.footage import write_clip
 from tests.pipeline.fake_analysis import areas
@@ -324,3 +324,21 @@ def test_tiny_pictures_take_everything(size):
 def test_an_opacity_that_is_none_is_refused(opacity):
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({"opacity": opacity}, OverlayStyle)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "drawn"),
+    [
+        pytest.param([(10, 10, 50, 50, "unet"), (12, 11, 52, 49, "lead")], ["lead"], id="one car, two models"),
+        pytest.param([(12, 11, 52, 49, "lead"), (10, 10, 50, 50, "unet")], ["unet"], id="the later model's stays"),
+        pytest.param([(10, 10, 50, 50, "unet"), (40, 10, 90, 50, "lead")], ["unet", "lead"], id="two cars"),
+        pytest.param([(10, 10, 50, 50, "unet"), (12, 11, 52, 49, "unet")], ["unet", "unet"], id="one model"),
+        pytest.param(
+            [(0, 0, 100, 50, "unet"), (10, 10, 40, 50, "lead")], ["unet", "lead"], id="a row of cars, one of it"
+        ),
+        pytest.param([], [], id="nothing"),
+    ],
+)
+def test_an_object_of_two_models_is_drawn_once(boxes, drawn):
+    found = once_each([Box(x1, y1, x2, y2, 13, "car", 0.9, origin) for x1, y1, x2, y2, origin in boxes])
+    assert [box.origin for box in found] == drawn
