@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 import engines
-from engines.engine import Precision, Prediction
+from engines.engine import Hint, Precision, Prediction
 from engines.errors import ModelError
 from engines.openvino import OpenVINOEngine, _choose_precision
 from engines.squash import squash
@@ -151,15 +151,17 @@ def test_submit_waits_while_as_many_are_in_flight(segmenter: Path, pictures: Pic
         assert all(len(future.result(60)) == 1 for future in futures)
 
 
-def test_a_failing_request_fails_its_own_future_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hint", ["latency", "throughput"])
+def test_a_failing_request_fails_its_own_future_only(tmp_path: Path, hint: Hint) -> None:
     spec = msgspec.structs.replace(SEGMENTER, outputs={"class_map": "map"})
     path = save(fragile_model(), spec, tmp_path / "fragile.onnx")
     good = np.full((HEIGHT, WIDTH, 3), 5, np.uint8)
     good[0, 0] = (HEIGHT, WIDTH, 1)
     bad = good.copy()
     bad[0, 0] = (7, 11, 13)
-    with OpenVINOEngine(path, in_flight=2) as engine:
-        futures = [engine.submit([image]) for image in (good, bad, good, bad, good)]
+    with OpenVINOEngine(path, in_flight=2, hint=hint) as engine:
+        batches = ([good], [bad], [good], [bad, good], [good] if hint == "latency" else [good, good, good])
+        futures = [engine.submit(images) for images in batches]
         errors = [future.exception(60) for future in futures]
         assert [error is None for error in errors] == [True, False, True, False, True]
         np.testing.assert_array_equal(futures[4].result()[0].class_map, good[..., 0])
@@ -238,11 +240,14 @@ def test_closing_waits_for_what_is_in_flight_and_may_be_repeated(segmenter: Path
 
 def test_closing_frees_the_memory(segmenter: Path) -> None:
     engine = OpenVINOEngine(segmenter)
-    memory = [weakref.ref(slot._memory) for slot in engine._slots]
-    request = weakref.ref(engine._slots[0].request)
+    lanes = [engine._flights._free.get() for _ in range(engine.in_flight)]
+    freed = [weakref.ref(part) for lane in lanes for request in lane._requests for part in (request, request._memory)]
+    for lane in lanes:
+        engine._flights._free.put(lane)
+    del lanes, lane
     engine.close()
     gc.collect()
-    assert [reference() for reference in (*memory, request)] == [None, None, None]
+    assert [reference() for reference in freed] == [None] * 4
 
 
 def test_a_batch_that_waits_while_the_engine_is_closed_is_refused(segmenter: Path, pictures: Pictures) -> None:
