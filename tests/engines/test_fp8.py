@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -30,7 +31,7 @@ UInt8 = NDArray[np.uint8]
 LOST_AT_MOST = 1.0
 """Points of mean IoU on `dev`, as for int8."""
 
-AGREE_AT_LEAST = 0.97
+AGREE_AT_LEAST = 0.985
 """Share of pixels whose class is fp32's."""
 
 
@@ -160,18 +161,24 @@ def test_quantising_writes_an_fp8_file(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_bundled_model_keeps_its_classes_and_its_mean_iou(tmp_path: Path) -> None:
-    """Calibrated on `fit`; mean IoU on `dev`, by ONNX Runtime, every operator in the type that is written."""
+    """Calibrated on `fit`; mean IoU on `dev`, by ONNX Runtime, every operator in the type that is written. The encoder's
+    pointwise layers stay in fp16, see `engines.fp8`."""
     pytest.importorskip("nncf")
     pairs = pytest.importorskip("training.data.cityscapes_pairs")
     if not PAIRS.is_dir():
         pytest.skip("the Cityscapes pairs are not beside the checkout")
     path = bundled.resolve("cityscapes-unet")
     paths = pairs.list_pairs(PAIRS, "fit")
-    photos, labels = dev_pairs(148)
+    photos, labels = dev_pairs(74)
     target = tmp_path / "unet.fp8.onnx"
-    result = quantize(path, (pairs.read_pair(p)[0] for p in paths[:: len(paths) // 100]), target, 100, precision="fp8")
+    model = onnx.load(path)
+    pointwise = {w.name for w in model.graph.initializer if tuple(w.dims[2:]) == (1, 1)}
+    keep = [f"{re.escape(node.name)}$" for node in model.graph.node if pointwise.intersection(node.input)]
+    calibration = (pairs.read_pair(p)[0] for p in paths[:: len(paths) // 60])
+    result = quantize(path, calibration, target, 60, precision="fp8", keep=keep)
+    assert result.layers - len(result.kept) >= 11
     assert faults(tensorrt_graph(target, "fp8")) == []
-    expected, found = class_maps(onnx.load(path), photos), class_maps(lowered(target, "fp8"), photos)
+    expected, found = class_maps(model, photos), class_maps(lowered(target, "fp8"), photos)
     agreement = float((found == expected).mean())
     lost = 100 * (mean_iou(expected, labels) - mean_iou(found, labels))
     print(f"\n{result.layers - len(result.kept)} of {result.layers} layers, agreement {agreement:.4f}, {lost:.2f} lost")
