@@ -25,7 +25,8 @@ from training.data.oxford_pet import (
     split_pets,
     write_split,
 )
-from training.data.oxford_pet_inspection import draw_contact_sheet, inspect
+from training.data.oxford_pet_inspection import draw_contact_sheet, fetch, inspect
+from training.data.sets import data_set_in
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "oxford_iiit_pet"
 FIRST = "Abyssinian_1"
@@ -290,6 +291,20 @@ def test_the_sheet_shows_pictures_of_a_split(pristine: Path) -> None:
     sheet = draw_contact_sheet(pristine, "val", 8, columns=4)
     assert sheet.shape == (2 * 214, 4 * 196, 3)
     assert (sheet == (60, 220, 60)).all(-1).any()  # a box
+
+
+def test_the_set_is_found_by_its_layout(pristine: Path, pets: Path) -> None:
+    assert data_set_in(pristine).NAME == "oxford-iiit-pet"
+    shutil.rmtree(pets / "images")
+    with pytest.raises(SourceError, match="none of the data sets that are known"):
+        data_set_in(pets)
+
+
+def test_a_download_that_fails_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # the port where nobody listens
+    with pytest.raises(SourceError, match="Oxford-IIIT Pet could not be downloaded"):
+        fetch(tmp_path)
 
 
 @pytest.mark.realdata

@@ -89,7 +89,7 @@ def test_a_batch_without_a_box_is_no_reason_to_fail() -> None:
     task = PetLocalization(MODES["classes"])
     model = task.build_model().train()
     pictures = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
-    loss = task.loss(model, (pictures, torch.full((2, 4), float("nan")), torch.tensor([0, 20])), 0)
+    loss = task.loss(model, (pictures, torch.full((2, 4), float("nan")), torch.tensor([[0], [20]])), 0)
     assert loss.isfinite()
     loss.backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
@@ -177,6 +177,7 @@ def test_trimaps_are_trained_on(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_an_export_opens_as_a_localizer_and_says_what_the_network_says(mode: str, tmp_path: Path) -> None:
     import engines
+
     task = PetLocalization(MODES[mode])
     torch.manual_seed(0)
     model = task.build_model().eval()

@@ -67,10 +67,10 @@ def random_box_view(
     # Of pixel centres, which lie half a pixel inside.
     matrix = linear * sides[:, None] / source[None, :]
     offset = shift * sides - 0.5 + matrix @ np.array([0.5, 0.5])
-    view = cv2.warpAffine(
+    warped = cv2.warpAffine(
         photo, np.column_stack([matrix, offset]), (width, height), flags=cv2.INTER_LINEAR, borderValue=_GREY
     )  # fmt: skip
-    view = view.astype(np.uint8, copy=False)
+    view: UInt8 = warped.astype(np.uint8, copy=False)
     if box is None:
         seen = np.full(4, np.nan, np.float32)
     else:

@@ -243,7 +243,7 @@ def box_inside(box: tuple[int, int, int, int], height: int, width: int) -> tuple
     cut = (max(left, 0), max(top, 0), min(right, width), min(bottom, height))
     if cut[2] <= cut[0] or cut[3] <= cut[1]:
         return None, True
-    return np.array(cut, np.float32) / np.array([width, height, width, height], np.float32), cut != box
+    return (np.array(cut) / np.array([width, height, width, height])).astype(np.float32), cut != box
 
 
 # The split -----------------------------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ class Pets:
     @property
     def boxed(self) -> NDArray[np.bool_]:
         """(N,) whether a picture has a box."""
-        known: NDArray[np.bool_] = np.isfinite(self.boxes).all(1)
+        known: NDArray[np.bool_] = np.isfinite(self.boxes[:, 0])
         return known
 
 

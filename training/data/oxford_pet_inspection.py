@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import CheckFailed, SourceError
+from engines.errors import CheckFailed, SourceError, UsageError
 from training.data.oxford_pet import (
     BREEDS,
     SPECIES,
@@ -28,6 +29,9 @@ from training.data.oxford_pet import (
 )
 
 UInt8 = NDArray[np.uint8]
+
+NAME = "oxford-iiit-pet"
+SPLITS: tuple[Split, ...] = ("train", "fit", "dev", "val")
 
 _SIDE = 192
 _CAPTION = 18
@@ -103,6 +107,39 @@ class Report(msgspec.Struct, frozen=True):
                 f"{len(self.broken)} files of {folder} cannot be used (named above); fetch them again, or leave them "
                 "out with --skip-broken"
             )
+
+
+def recognises(folder: Path) -> bool:
+    """Whether the folder is laid out like the set: pictures beside annotations with boxes or trimaps."""
+    annotations = folder / "annotations"
+    return (folder / "images").is_dir() and any((annotations / part).is_dir() for part in ("xmls", "trimaps"))
+
+
+def fetch(folder: Path) -> Path:
+    """Download the whole set (about 800 MB, with checksums) into `folder`, through torchvision.
+
+    Returns:
+        The folder that holds images/ and annotations/.
+
+    Raises:
+        UsageError: torchvision is not installed.
+        SourceError: the download failed, or what came is not the set.
+    """
+    if find_spec("torchvision") is None:
+        raise UsageError("fetching the pets needs torchvision; install it with: pip install 'roadlens[train]'")
+    from torchvision.datasets import OxfordIIITPet
+
+    try:
+        OxfordIIITPet(str(folder), download=True)
+    except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors; a wrong checksum is a RuntimeError
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise SourceError(
+            f"Oxford-IIIT Pet could not be downloaded ({reason[:160]}); check the network and the room on the disk, or "
+            f"unpack images.tar.gz and annotations.tar.gz of robots.ox.ac.uk/~vgg/data/pets into {folder}"
+        ) from None
+    root = folder / "oxford-iiit-pet"
+    list_pets(root, lambda _: None)
+    return root
 
 
 def inspect(folder: Path) -> Report:

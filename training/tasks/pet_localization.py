@@ -144,7 +144,7 @@ class PetLocalization(EncoderTask[PetLocalizationRecipe, "Localizer", Pets]):
         def view(index: int, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
             box = fit.boxes[index] if np.isfinite(fit.boxes[index]).all() else None
             picture, seen = random_box_view(fit.photos[index], box, rng, recipe.views, recipe.height, recipe.width)
-            return picture, seen, np.int64(fit.breeds[index])
+            return picture, seen, fit.breeds[index : index + 1]
 
         return view
 
@@ -162,6 +162,7 @@ class PetLocalization(EncoderTask[PetLocalizationRecipe, "Localizer", Pets]):
         from training.models.encoder import network_input
 
         pictures, truth, breeds = batch
+        breeds = breeds.squeeze(1)
         options = self.recipe.loss
         boxed = truth.isfinite().all(1)
         truth = truth.nan_to_num(0.5)
