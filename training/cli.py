@@ -16,12 +16,16 @@ from engines.errors import UsageError
 data_app = typer.Typer(help="Check, look at and fetch training data.", no_args_is_help=True, rich_markup_mode=None)
 
 DataFolder = Annotated[
-    Path, typer.Option("--data", help="Folder of the pairs (train/, val/) or of Cityscapes (leftImg8bit/, gtFine/).")
+    Path, typer.Option("--data", help="Folder of the data set, such as the pairs' with train/ and val/.")
 ]
 Cache = Annotated[Path | None, typer.Option("--cache", help="Keep decoded data here (270 MB a thousand pairs).")]
 SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave unreadable pictures out, and name them.")]
 RecipeOption = Annotated[
     str | None, typer.Option("--recipe", help="Recipe of a model that does not say which one made it.")
+]
+DataSetFolder = Annotated[Path, typer.Argument(help="Folder of the data set, which is recognised by its layout.")]
+SetOption = Annotated[
+    str | None, typer.Option("--set", help="Which data set it is, where that cannot be seen; or the path of a module.")
 ]
 SplitOption = Annotated[
     str | None,
@@ -207,47 +211,59 @@ def data_folders(texts: list[str]) -> dict[str, Path]:
 
 @data_app.command("check")
 def data_check(
-    folder: Annotated[Path, typer.Argument(help="Folder of the Cityscapes pairs, with train/ and val/.")],
+    folder: DataSetFolder,
+    name: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
 ) -> None:
-    """Count the pairs, find what cannot be read, and show how the classes are spread."""
+    """Count what a data set holds, find what cannot be read, and show how classes and boxes are spread."""
     import msgspec
 
-    from training.data.inspection import inspect
+    from training.data.sets import data_set_in
 
-    found = inspect(folder)
+    found = data_set_in(folder, name).inspect(folder)
     typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode() if as_json else found.markdown())
     found.raise_if_bad(folder)
 
 
 @data_app.command("show")
 def data_show(
-    folder: Annotated[Path, typer.Argument(help="Folder of the Cityscapes pairs, with train/ and val/.")],
+    folder: DataSetFolder,
     output: Annotated[Path, typer.Option("-o", "--output", help="The picture to write, .png or .jpg.")] = Path(
         "contact-sheet.png"
     ),
-    split: Annotated[Literal["val", "dev", "fit", "train"], typer.Option(help="dev: the part of train set aside.")] = (
-        "train"
-    ),
-    number: Annotated[int, typer.Option("-n", min=1, max=400, help="Pairs, spread evenly over the split.")] = 24,
+    split: Annotated[
+        str | None, typer.Option(help="Part of the data, such as dev, the part of train set aside; train if left out.")
+    ] = None,
+    number: Annotated[int, typer.Option("-n", min=1, max=400, help="Samples, spread evenly over the split.")] = 24,
+    name: SetOption = None,
 ) -> None:
-    """Draw a contact sheet: photo, label as decoded, and the label that the loss sees."""
-    from training.data.contact_sheet import draw_contact_sheet
+    """Draw a contact sheet: samples of a data set with what is true of them."""
+    from engines.settings import nearest
+    from training.data.sets import data_set_in
     from training.files import write_picture
 
-    write_picture(output, draw_contact_sheet(folder, split, number))
+    data_set = data_set_in(folder, name)
+    part = split or data_set.SPLITS[0]
+    if part not in data_set.SPLITS:
+        close = nearest(part, data_set.SPLITS)
+        hint = f"the nearest is {close}" if close else f"there are {', '.join(data_set.SPLITS)}"
+        raise UsageError(f"--split {part}: {data_set.NAME} has none of that name; {hint}")
+    write_picture(output, data_set.draw_contact_sheet(folder, part, number))
     typer.echo(str(output))
 
 
 @data_app.command("fetch")
 def data_fetch(
-    name: Annotated[Literal["cityscapes-pairs"], typer.Argument(help="The data set.")],
+    name: Annotated[str, typer.Argument(help="The data set: cityscapes-pairs, oxford-iiit-pet, mnist.")],
     folder: Annotated[Path, typer.Argument(help="Where it shall lie afterwards.")],
 ) -> None:
-    """Download a data set from Kaggle."""
-    from training.data.fetch import DATA_SETS
+    """Download a data set from where it is published."""
+    from training.data.sets import named
 
-    typer.echo(str(DATA_SETS[name](folder)))
+    fetch = getattr(named(name), "fetch", None)
+    if fetch is None:
+        raise UsageError(f"{name} cannot be downloaded without an account; get it where it is published")
+    typer.echo(str(fetch(folder)))
 
 
 def _complain(line: str) -> None:

@@ -18,8 +18,8 @@ from engines.errors import CheckFailed, OutputError, RoadlensError, SourceError,
 from engines.spec import read_spec
 from tests.training.conftest import write_pairs
 from training import cli
+from training.data.cityscapes_pairs_inspection import inspect
 from training.data.contact_sheet import color_label
-from training.data.inspection import inspect
 
 RANDOM = ["encoder_weights=null", "frozen_stages=0"]
 """Overrides that start a run without any file of weights."""
@@ -155,8 +155,18 @@ def test_data_show_draws_every_label_in_its_colours(pairs_folder: Path, tmp_path
     [
         (["data", "show", "{pairs}", "-o", "sheet.gif"], OutputError, "must end in .png or .jpg"),
         (["data", "show", "{pairs}", "-o", "/dev/null/sheet.png"], OutputError, "could not be written"),
-        (["data", "show", "{tmp}"], SourceError, "is not the Cityscapes pairs set"),
-        (["data", "check", "{tmp}"], SourceError, "is not the Cityscapes pairs set"),
+        (["data", "show", "{tmp}"], SourceError, "is none of the data sets that are known"),
+        (["data", "show", "{tmp}", "--set", "cityscapes-pairs"], SourceError, "is not the Cityscapes pairs set"),
+        (["data", "check", "{tmp}"], SourceError, r"is none of the data sets .*cityscapes-pairs.*say with --set"),
+        (["data", "check", "{tmp}/none"], SourceError, "there is no folder"),
+        (["data", "check", "{tmp}", "--set", "cityscape"], UsageError, "the nearest is cityscapes"),
+        (["data", "check", "{tmp}", "--set", "json"], UsageError, "json is no data set: it has no `NAME`"),
+        (["data", "show", "{pairs}", "--split", "deb"], UsageError, "none of that name; the nearest is dev"),
+        (["data", "fetch", "mnits", "{tmp}"], UsageError, "there is no data set 'mnits'; the nearest is mnist"),
+        (["data", "fetch", "cityscapes", "{tmp}"], UsageError, "cannot be downloaded without an account"),
+        (["eval", "{run}/last.ckpt", "--data", "{pairs}", "--split", "vall"], UsageError, "the nearest is val"),
+        (["report", "{run}/last.ckpt", "--data", "{pairs}", "--data", "{tmp}"], UsageError, "given twice for all"),
+        (["report", "{run}/last.ckpt", "--data", "x.ckpt={tmp}"], UsageError, "--data x.ckpt=… is for a model that"),
         (["data", "fetch", "cityscapes-pairs", "{pairs}"], OutputError, "holds train/ or val/ already"),
         (["train", "cityscapes-unet", *RANDOM, "--data", "{tmp}", "-o", "{tmp}/run"], SourceError, "is not the Cit"),
         (

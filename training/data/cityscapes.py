@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engines.classes import CITYSCAPES_CLASSES, IGNORE
 from engines.errors import SourceError
 from training.data.cityscapes_pairs import HOLD_OUT_EVERY, Pairs, Split
+from training.data.contact_sheet import spread
 
 UInt8 = NDArray[np.uint8]
 
@@ -29,14 +30,16 @@ def train_ids(label_ids: UInt8) -> UInt8:
 
 
 def load_cityscapes(
-    root: Path, split: Split, height: int, width: int, *, skip_broken: bool = False, say: Callable[[str], None] = print
-) -> Pairs:
+    root: Path, split: Split, height: int, width: int, *, most: int | None = None, skip_broken: bool = False,
+    say: Callable[[str], None] = print,
+) -> Pairs:  # fmt: skip
     """Read a split into memory at one size: photos averaged down, labels by nearest neighbour.
 
     Args:
         root: folder with leftImg8bit/ and gtFine/.
         split: `fit` and `dev` are the two parts of `train`: every twentieth picture, by file name, is `dev`.
         height, width: working size; 2:1 keeps the geometry, a square squashes as the image pairs do.
+        most: read no more than so many, spread evenly over the split.
         skip_broken: leave out what cannot be read, and name it to `say`, in place of raising.
         say: gets one sentence for each picture left out.
 
@@ -55,6 +58,8 @@ def load_cityscapes(
     order = sorted(range(len(reader)), key=lambda i: Path(reader.images[i]).name)
     if split in ("fit", "dev"):
         order = [i for place, i in enumerate(order) if ((place + 1) % HOLD_OUT_EVERY == 0) == (split == "dev")]
+    if most is not None:
+        order = [order[i] for i in spread(len(order), most)]
     photos = np.empty((len(order), height, width, 3), np.uint8)
     labels = np.empty((len(order), height, width), np.uint8)
     names: list[str] = []

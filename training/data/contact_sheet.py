@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -25,7 +27,20 @@ def color_label(label: UInt8) -> UInt8:
     return colored
 
 
-def draw_contact_sheet(folder: Path, split: Split, number: int, columns: int = 2) -> UInt8:
+def spread(count: int, number: int) -> list[int]:
+    """At most `number` of `count` places, spread evenly from the first to the last."""
+    return [int(i) for i in np.unique(np.linspace(0, count - 1, min(number, count)).round())]
+
+
+def arrange(tiles: Sequence[UInt8], columns: int) -> UInt8:
+    """Tiles of one size, (h, w, 3) each, in rows of `columns`, the last one filled up with white: (H, W, 3)."""
+    blank = np.full_like(tiles[0], 255)
+    filled = [*tiles, *[blank] * (-len(tiles) % columns)]
+    rows = [np.concatenate(filled[i : i + columns], axis=1) for i in range(0, len(filled), columns)]
+    return np.concatenate(rows, axis=0)
+
+
+def draw_contact_sheet(folder: Path, split: str, number: int, columns: int = 2) -> UInt8:
     """Pairs spread evenly over a split, each as photo, decoded label, and the label the loss sees.
 
     Returns:
@@ -34,13 +49,8 @@ def draw_contact_sheet(folder: Path, split: Split, number: int, columns: int = 2
     Raises:
         SourceError: the folder is not the set, or a pair cannot be read.
     """
-    paths = list_pairs(folder, split)
-    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(number, len(paths))).round().astype(int))]
-    tiles = [_tile(path) for path in chosen]
-    blank = np.full_like(tiles[0], 255)
-    tiles += [blank] * (-len(tiles) % columns)
-    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
-    return np.concatenate(rows, axis=0)
+    paths = list_pairs(folder, cast("Split", split))
+    return arrange([_tile(paths[i]) for i in spread(len(paths), number)], columns)
 
 
 def _tile(path: Path) -> UInt8:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,5 +50,34 @@ def fetch_pairs(folder: Path) -> Path:
     return folder
 
 
-DATA_SETS = {"cityscapes-pairs": fetch_pairs}
-"""What can be fetched, by name."""
+def fetch_mnist(folder: Path) -> Path:
+    """Download MNIST's four idx files (12 MB, with checksums) through torchvision into `folder`.
+
+    Raises:
+        UsageError: torchvision is not installed.
+        SourceError: the download failed.
+        OutputError: the folder cannot be written to, or holds such files already.
+    """
+    if present := next(iter(sorted(folder.glob("*-ubyte*"))), None):
+        raise OutputError(f"{folder} holds {present.name} already; give an empty folder, or use what is there")
+    if find_spec("torchvision") is None:
+        raise UsageError("fetching MNIST needs torchvision; install it with: pip install 'roadlens[train]'")
+    from torchvision.datasets import MNIST
+
+    try:
+        with tempfile.TemporaryDirectory() as staging:
+            raw = Path(MNIST(staging, download=True).raw_folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in sorted(raw.glob("*.gz")):
+                shutil.copyfile(path, folder / path.name)
+    except RuntimeError as error:  # torchvision's own, of every mirror that it tried
+        reason = str(error).splitlines()[-1]
+        raise SourceError(
+            f"MNIST could not be downloaded ({reason[:160]}); check the network, or put the four files "
+            f"train-images-idx3-ubyte.gz … into {folder}"
+        ) from None
+    except OSError as error:
+        raise OutputError(
+            f"MNIST could not be stored in {folder} ({error.strerror or error}); free some space"
+        ) from None
+    return folder

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import CheckFailed, SourceError
+from training.data.fetch import fetch_mnist as fetch
 from training.data.mnist import (
     BACKGROUND,
     DIGITS,
@@ -23,7 +24,13 @@ from training.data.mnist import (
     mosaic_sheets,
 )
 
+__all__ = ["NAME", "SPLITS", "draw_contact_sheet", "fetch", "inspect", "recognises"]
+
 UInt8 = NDArray[np.uint8]
+
+NAME = "mnist"
+SPLITS = ("train", "test", "dev", "fit")
+
 _CAPTION, _MARGIN, _SCALE = 16, 4, 4
 
 
@@ -83,6 +90,11 @@ class Report(msgspec.Struct, frozen=True):
                 raise CheckFailed(f"{name} of {folder} holds no {', '.join(missing)}; is the set complete?")
             if part.empty:
                 raise CheckFailed(f"{part.empty} pictures of {name} of {folder} show nothing; fetch the files again")
+
+
+def recognises(folder: Path) -> bool:
+    """Whether the training pictures are there, packed or not."""
+    return any(folder.glob("train-images-idx3-ubyte*"))
 
 
 def inspect(folder: Path) -> Report:

@@ -1,4 +1,4 @@
-"""Looking over a folder of pairs before hours are spent on it."""
+"""Looking over a folder of pairs before hours are spent on it; the face of the set, see `training.data.sets`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,18 @@ import numpy as np
 from engines.classes import CITYSCAPES_CLASSES, IGNORE
 from engines.errors import CheckFailed, SourceError
 from training.data.cityscapes_pairs import decode_label, list_pairs, outside_palette, read_pair
+from training.data.contact_sheet import draw_contact_sheet
+from training.data.fetch import fetch_pairs as fetch
+
+__all__ = ["NAME", "SPLITS", "draw_contact_sheet", "fetch", "inspect", "recognises"]
+
+NAME = "cityscapes-pairs"
+SPLITS = ("train", "val", "dev", "fit")
+
+
+def recognises(folder: Path) -> bool:
+    """Whether train/ or val/ holds files named 1.jpg, 2.jpg …"""
+    return any(path.stem.isdigit() for part in ("train", "val") for path in (folder / part).glob("*.jpg"))
 
 
 class SplitReport(msgspec.Struct, frozen=True):
