@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engines.errors import RoadlensError, SourceError
+from engines.errors import CheckFailed, RoadlensError, SourceError
 from training.data.mnist import (
     BACKGROUND,
     MOSAIC_CLASSES,
+    Distortion,
     class_maps,
     compose,
+    distort,
     enclosing_circles,
     foreground_masks,
     foreground_thresholds,
@@ -25,6 +27,7 @@ from training.data.mnist import (
     mosaic_picks,
     read_idx,
 )
+from training.data.mnist_inspection import draw_contact_sheet, inspect
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "mnist"
 
@@ -210,6 +213,59 @@ def test_every_digit_is_in_one_mosaic(digits: int) -> None:
     assert len(np.unique(picks)) == picks.size
     np.testing.assert_array_equal(picks, mosaic_picks(digits, seed=0))
     assert digits < 5 or not np.array_equal(picks, mosaic_picks(digits, seed=1))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_distorted_digit_is_a_function_of_the_generator_and_stays_where_nothing_is_asked_for(seed: int) -> None:
+    picture = np.zeros((28, 28), np.uint8)
+    cv2.circle(picture, (14, 14), 6, (255,), 2)
+    views = [distort(picture, np.random.default_rng(seed), Distortion(share=1)) for _ in range(2)]
+    np.testing.assert_array_equal(*views)
+    assert not np.array_equal(views[0], picture)
+    still = Distortion(rotation=0, scale=0, shear=0, shift=0, share=1)
+    np.testing.assert_array_equal(distort(picture, np.random.default_rng(seed), still), picture)
+    assert distort(picture, np.random.default_rng(seed), Distortion(share=0)) is picture
+
+
+# Inspection ---------------------------------------------------------------------------------------------------------
+
+
+def test_inspection_of_good_files(tmp_path: Path) -> None:
+    folder = write_mnist(tmp_path)
+    found = inspect(folder)
+    found.raise_if_bad(folder)
+    assert [part.digits for part in found.parts.values()] == [48, 12]
+    assert sum(found.parts["train"].shares) == pytest.approx(1)
+    page = found.markdown()
+    assert "## train: 48 digits" in page
+    assert "mean radius" in page
+
+
+def test_inspection_of_bad_files(tmp_path: Path) -> None:
+    folder = write_mnist(tmp_path, train=9)
+    with pytest.raises(CheckFailed, match=r"train of .* holds no 9"):
+        inspect(folder).raise_if_bad(folder)
+    (folder / LABELS).write_bytes(b"?")
+    found = inspect(folder)
+    assert "damaged gzip" in found.markdown()
+    with pytest.raises(CheckFailed, match="1 of the 2 parts"):
+        found.raise_if_bad(folder)
+    (folder / IMAGES).write_bytes(gzip.compress(idx(np.full((12, 28, 28), 9, np.uint8))))
+    (folder / LABELS).write_bytes(gzip.compress(idx(np.arange(12).astype(np.uint8) % 10)))
+    write_train = write_mnist(tmp_path / "other")
+    for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
+        (folder / name).write_bytes((write_train / name).read_bytes())
+    with pytest.raises(CheckFailed, match=r"12 pictures of test .* show nothing"):
+        inspect(folder).raise_if_bad(folder)
+
+
+@pytest.mark.parametrize("number", [1, 7, 100])
+def test_the_contact_sheet(tmp_path: Path, number: int) -> None:
+    sheet = draw_contact_sheet(write_mnist(tmp_path), "test", number)
+    assert sheet.dtype == np.uint8
+    assert sheet.shape[2] == 3
+    assert sheet.shape[0] % (112 + 20) == 0
+    assert len(np.unique(sheet)) > 10
 
 
 # The real files -----------------------------------------------------------------------------------------------------
