@@ -252,6 +252,24 @@ def data_show(
     typer.echo(str(output))
 
 
+@data_app.command("split")
+def data_split(
+    folder: DataSetFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The list to write.")] = Path("split.txt"),
+    seed: Annotated[int, typer.Option(min=0, help="Of the split; a recipe's split_seed.")] = 0,
+    name: SetOption = None,
+) -> None:
+    """Write which picture is trained on and which is held out, as a list that a recipe takes with split_file."""
+    from training.data.sets import data_set_in
+
+    data_set = data_set_in(folder, name)
+    publish = getattr(data_set, "publish_split", None)
+    if publish is None:
+        raise UsageError(f"{data_set.NAME} comes with its own parts ({', '.join(data_set.SPLITS)}); there is no choice")
+    counts = publish(folder, output, seed)
+    typer.echo(f"{output}: " + ", ".join(f"{number} {part}" for part, number in sorted(counts.items())))
+
+
 @data_app.command("fetch")
 def data_fetch(
     name: Annotated[str, typer.Argument(help="The data set: cityscapes-pairs, oxford-iiit-pet, mnist.")],

@@ -25,7 +25,7 @@ from training.data.oxford_pet import (
     split_pets,
     write_split,
 )
-from training.data.oxford_pet_inspection import draw_contact_sheet, fetch, inspect
+from training.data.oxford_pet_inspection import draw_contact_sheet, fetch, inspect, publish_split
 from training.data.sets import data_set_in
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "oxford_iiit_pet"
@@ -291,6 +291,13 @@ def test_the_sheet_shows_pictures_of_a_split(pristine: Path) -> None:
     sheet = draw_contact_sheet(pristine, "val", 8, columns=4)
     assert sheet.shape == (2 * 214, 4 * 196, 3)
     assert (sheet == (60, 220, 60)).all(-1).any()  # a box
+
+
+def test_the_split_command_writes_what_the_seed_gives(pristine: Path, tmp_path: Path) -> None:
+    path = tmp_path / "split.txt"
+    counts = publish_split(pristine, path, seed=3)
+    assert read_split(path) == split_pets(list_pets(pristine, silent), seed=3)
+    assert sum(counts.values()) == 30
 
 
 def test_the_set_is_found_by_its_layout(pristine: Path, pets: Path) -> None:

@@ -26,6 +26,7 @@ from training.data.oxford_pet import (
     read_trimap,
     split_pets,
     squash,
+    write_split,
 )
 
 UInt8 = NDArray[np.uint8]
@@ -140,6 +141,21 @@ def fetch(folder: Path) -> Path:
     root = folder / "oxford-iiit-pet"
     list_pets(root, lambda _: None)
     return root
+
+
+def publish_split(folder: Path, path: Path, seed: int) -> dict[str, int]:
+    """Write which picture belongs to which part as a list, which `split_file` of a recipe takes.
+
+    Returns:
+        How many pictures each part has.
+
+    Raises:
+        SourceError: the folder is not the set.
+        OutputError: the file cannot be written.
+    """
+    parts = split_pets(list_pets(folder, lambda _: None), seed)
+    write_split(path, parts)
+    return dict(Counter(parts.values()))
 
 
 def inspect(folder: Path) -> Report:

@@ -34,7 +34,8 @@ class Inspection(Protocol):
 
 
 class DataSet(Protocol):
-    """What a data set's module holds. `fetch(folder) -> Path` is one more function where it can be downloaded."""
+    """What a data set's module holds. `fetch(folder) -> Path` is one more function where it can be downloaded,
+    `publish_split(folder, path, seed) -> dict[str, int]` one where the parts are ours to choose."""
 
     NAME: str
     """What the command line calls it."""

@@ -259,6 +259,11 @@ class PetLocalization(EncoderTask[PetLocalizationRecipe, "Localizer", Pets]):
         mapped = np.isfinite(column["both"])
         return scores | dice_scores(column["twice_shared"][mapped], column["both"][mapped]) if mapped.any() else scores
 
+    def truth(self, data: Pets, index: int) -> Outputs:
+        if not data.boxed[index]:
+            return {}
+        return {"boxes": data.boxes[index : index + 1], "labels": data.breeds[index : index + 1].astype(np.int32)}
+
     # Export ---------------------------------------------------------------------------------------------------------
     def spec(self, height: int, width: int, version: str, metrics: tuple[Metric, ...]) -> ModelSpec:
         recipe = self.recipe

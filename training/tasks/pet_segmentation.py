@@ -136,6 +136,9 @@ class PetSegmentation(EncoderTask[PetSegmentationRecipe, "Segmenter", Pets]):
             "foreground_iou_with_border": whole,
         }
 
+    def truth(self, data: Pets, index: int) -> Outputs:
+        return {} if data.trimaps is None else {"class_map": _LABELS[data.trimaps[index]]}
+
     def spec(self, height: int, width: int, version: str, metrics: tuple[Metric, ...]) -> ModelSpec:
         from training.tasks.pet_localization import LICENCE
 
