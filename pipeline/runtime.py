@@ -6,8 +6,8 @@
 The sinks have a thread of their own so that an encoder is fed as soon as it takes a frame: with the overlay drawn in
 between its calls it idles, and two cores are 91 % busy in place of 95.
 
-A stream holds at most `CREDITS` frames between the batch and its sinks, so a slow sink stops its own stream and no
-other. Every frame decoded is emitted or counted as dropped, with the stage and the reason.
+A stream holds a few frames at most (`CREDITS`) between the batch and its sinks, so a slow sink stops its own stream
+and no other. Every frame decoded is emitted or counted as dropped, with the stage and the reason.
 
 Streams come, rest and go while others run. The batch thread alone takes a stream out of its list, once it has handed
 over everything it took from it: so nothing is lost on the way, and nobody else waits.

@@ -36,8 +36,8 @@ class Slot:
     """The samples of one stream between its decoder and the engine.
 
     A *file* is never dropped from: `put` waits once the slot is full, until it is half empty: several frames are then
-    decoded in a row, for which the decoder's tables and code are in the caches. A *live* source never waits and never gets old:
-    a new sample replaces one that nobody has taken, which is counted. Sound is handed on either way.
+    decoded in a row, for which the decoder's tables and code are in the caches. A *live* source never waits and never
+    gets old: a new sample replaces one that nobody has taken, which is counted. Sound is handed on either way.
 
     Args:
         mode: `file` or `live`.
