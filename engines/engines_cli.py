@@ -6,8 +6,6 @@ Only typer is imported here; TensorRT, OpenVINO, ONNX and OpenCV are loaded by t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
@@ -18,7 +16,6 @@ from engines.cli import AsJson, Model, print_benchmark, print_json, print_table,
 from engines.engine import Backend, Precision
 
 if TYPE_CHECKING:
-    from engines.loading import Building, Degraded
     from engines.tensorrt.cache import Entry
     from engines.tensorrt.plan import Machine
 
@@ -70,6 +67,9 @@ def build(
     from engines.tensorrt.library import require
 
     require()
+    from rich.console import Console
+
+    from engines.build_bar import build_bar
     from engines.tensorrt.cache import PlanCache
     from engines.tensorrt.loader import PlanLoader
     from engines.tensorrt.plan import BuildOptions
@@ -77,7 +77,7 @@ def build(
     options = BuildOptions(opt_batch=opt_batch, workspace_mib=workspace, tf32=tf32, optimization_level=level)
     found = []
     for file, each in zip(files, wanted, strict=True):
-        with _progress() as observe:
+        with build_bar(Console(stderr=True)) as observe:
             loader = PlanLoader(file, read_spec(file), device, each, options, PlanCache(cache), observe)
             found.append(loader.keep(batch))
     if as_json:
@@ -230,26 +230,6 @@ def _check(path: Path, precision: Precision) -> None:
             + (f", and {len(found) - 1} more" if len(found) > 1 else "") + "; export it without."
         )  # fmt: skip
     typer.echo(f"{path}: {known.version} takes every operator in {chosen} ({known.source})")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[Building | Degraded], None]]:
-    """A bar for what a build tells, on standard error, gone when it is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from engines.loading import Building
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=1.0, visible=False)
-
-        def observe(event: Building | Degraded) -> None:
-            if isinstance(event, Building):
-                shown = f"{event.model}: {event.phase[:50]}"
-                bar.update(task, completed=event.fraction, description=shown, visible=True)
-
-        yield observe
 
 
 def _machine() -> Machine | None:

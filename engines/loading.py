@@ -32,7 +32,7 @@ class Degraded:
         wanted: what was tried: a backend, `batch 8`, `cuda graph`, `plan cache`.
         instead: what is done in its place.
         lacking: why, in one word of a small set, fit for a metric's label: `driver`, `gpu`, `library`, `memory`,
-            `operator`, `cache`, `capture`, `tensorrt`, `torch`.
+            `operator`, `cache`, `capture`, `tensorrt`, `torch`, `nvdec`, `nvenc`, `compiler`, `device` (it failed).
         sentence: why and what now, for people.
     """
 
@@ -41,6 +41,18 @@ class Degraded:
     instead: str
     lacking: str
     sentence: str
+
+
+def in_tenths(say: Callable[[str], None]) -> Observe:
+    """Something to tell builds to, which says each tenth of one in a line."""
+    told: dict[str, int] = {}
+
+    def observe(event: Building | Degraded) -> None:
+        if isinstance(event, Building) and (tenths := int(event.fraction * 10)) > told.get(event.model, 0):
+            told[event.model] = tenths
+            say(f"{event.model}: {tenths * 10} % built ({event.phase})")
+
+    return observe
 
 
 Observe = Callable[[Building | Degraded], None]

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import NoReturn, Self
 
@@ -17,6 +18,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from engines.build_bar import build_bar
 from pipeline.config import Config
 from pipeline.runtime import RunResult, Runtime
 from pipeline.session import Session, exit_code, summary, write_summary
@@ -47,7 +49,7 @@ def run_session(config: Config, *, resume: bool = False, verbose: bool = False) 
     """
     console = Console(stderr=True, highlight=False)
     set_up_logging(console, verbose)
-    with _Signals(console) as signals, signals.opened(config, resume) as session:
+    with _Signals(console) as signals, signals.opened(partial(_opened, config, resume, console)) as session:
         for name in session.already_complete:
             console.print(f"{name}: complete already, nothing to resume")
         if not session.plans:
@@ -70,6 +72,14 @@ def run_session(config: Config, *, resume: bool = False, verbose: bool = False) 
         write_summary(config.summary, values)
     _print_result(console, session, result)
     return exit_code(result)
+
+
+def _opened(config: Config, resume: bool, console: Console) -> Session:
+    """The session; how far engines are built is a bar on a terminal, and lines elsewhere."""
+    if not console.is_terminal:
+        return Session(config, resume=resume)
+    with build_bar(console) as building:
+        return Session(config, resume=resume, building=building)
 
 
 def set_up_logging(console: Console, verbose: bool) -> None:
@@ -109,15 +119,15 @@ class _Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def opened(self, config: Config, resume: bool) -> Session:
-        """The session, opened in a thread: native code that builds an engine for minutes lets no signal through to the
+    def opened(self, make_session: Callable[[], Session]) -> Session:
+        """A session, opened in a thread: native code that builds an engine for minutes lets no signal through to the
         thread it runs in.
         """
         made: list[Session | BaseException] = []
 
         def make() -> None:
             try:
-                made.append(Session(config, resume=resume))
+                made.append(make_session())
             except BaseException as error:  # noqa: BLE001  # raised again in the main thread
                 made.append(error)
 
@@ -127,6 +137,7 @@ class _Signals:
             opening.join(0.05)
         opening.join(_OPENING_SECONDS)
         if opening.is_alive():
+            self._console.show_cursor()  # a bar hides it
             _leave(_INTERRUPTED)  # nothing has been written yet
         (session,) = made
         if isinstance(session, BaseException):

@@ -5,10 +5,12 @@ Imported only once there is such a picture: the kernels' module brings torch.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, cast
 
 import av
+from av.video.frame import CudaContext
 
 from engines.cuda import nv12
 from engines.cuda.nv12 import Nv12
@@ -38,6 +40,27 @@ def downloaded(picture: Nv12, like: av.VideoFrame) -> av.VideoFrame:
     result = av.VideoFrame.from_dlpack((rows[:height], rows[height:]), format="nv12")
     copy_properties(like, result)
     return result
+
+
+def as_frame(picture: Nv12, like: av.VideoFrame) -> av.VideoFrame:
+    """The picture as a frame of FFmpeg's where it lies, without a copy, with the time and colour properties of `like`;
+    its size is even. The picture must not be drawn on any more.
+
+    It waits until the picture is drawn (the thread sleeps): an encoder asks no stream of PyTorch's.
+    """
+    device = picture.luma.device
+    nv12.arrived(device)
+    context = _context(device.index or 0) if device.type == "cuda" else None
+    result = av.VideoFrame.from_dlpack((picture.luma, picture.chroma), format="nv12", cuda_context=context)
+    copy_properties(like, result)
+    return result
+
+
+@functools.cache
+def _context(gpu: int) -> CudaContext:
+    """FFmpeg's hold on a GPU, by its primary context, which PyTorch uses too. One for all: an encoder takes frames of
+    the context that it was opened with."""
+    return CudaContext(device_id=gpu)
 
 
 def network_inputs(images: Sequence[av.VideoFrame], height: int, width: int, stay: bool = False) -> list[Any]:

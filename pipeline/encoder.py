@@ -22,12 +22,15 @@ from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
 from engines.errors import OutputError
-from pipeline.picture import converted, copy_properties, plane
+from engines.loading import Degraded
+from pipeline.picture import converted, copy_properties, on_device, plane, stays_on_device
 from pipeline.sources import StreamInfo
 
 log = logging.getLogger(__name__)
 
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
+
+NVENC = "h264_nvenc"
 
 TIME_BASE = Fraction(1, 90_000)
 """Seconds a unit of every time in `EncodedPicture`."""
@@ -49,7 +52,7 @@ def open_first(
     reason = ""
     for name in names:
         try:
-            context = cast("VideoCodecContext", av.CodecContext.create(name, "w"))
+            context = created(name)
             configure(context, name)
             context.open()
         except (av.error.FFmpegError, ValueError, OSError) as error:
@@ -60,6 +63,51 @@ def open_first(
             log.debug("encoder %s is used", name)
         return name, context
     raise OutputError(f"no encoder opens for {what} (tried {', '.join(names)}: {reason})")
+
+
+def created(name: str) -> VideoCodecContext:
+    """A context of an encoder, not yet open."""
+    return cast("VideoCodecContext", av.CodecContext.create(name, "w"))
+
+
+def opened_on_device(
+    configure: Callable[[VideoCodecContext, str], None], picture: av.VideoFrame
+) -> tuple[VideoCodecContext, list[Packet[VideoStream]]] | None:
+    """NVENC reading pictures where they lie in GPU memory, found out by encoding one; None where it does not.
+
+    PyAV opens it with the first picture, which brings the memory that the others come from.
+
+    Args:
+        configure: sets a context up, given its encoder's name.
+        picture: a frame of one's own, in GPU memory.
+
+    Returns:
+        The open context, and what it made of the picture.
+    """
+    context = created(NVENC)
+    configure(context, NVENC)
+    context.pix_fmt = "cuda"
+    try:
+        return context, list(context.encode(picture))
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        log.debug("%s does not take pictures in GPU memory: %s", NVENC, error)
+        return None
+
+
+def own_on_device(image: av.VideoFrame) -> av.VideoFrame:
+    """Another frame of the same picture in GPU memory, without a copy: other outputs give the shared one their times.
+
+    It is NV12 of even size.
+    """
+    from pipeline import device_pictures  # torch
+
+    return device_pictures.as_frame(device_pictures.borrowed(image), image)
+
+
+def no_device_encoding(stream: str) -> Degraded:
+    """What is said where NVENC opens, and not for pictures in GPU memory."""
+    sentence = f"{stream}: NVENC does not take this stream's pictures from GPU memory; each is downloaded for it."
+    return Degraded(stream, "nvenc from gpu memory", "download", "nvenc", sentence)
 
 
 class LiveEncoderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,6 +169,8 @@ class LiveEncoder:
     Attributes:
         name: the encoder that opened.
         video: what it makes.
+        takes_device: whether it encodes pictures in GPU memory where they lie, as far as is known.
+        degraded: told once where it does not.
 
     Raises:
         OutputError: no encoder opens.
@@ -135,6 +185,9 @@ class LiveEncoder:
         what = f"{self.video.width}×{self.video.height}"
         self.name, self._context = open_first(names, self._configure, what)
         self._format = self._pixel_format(self.name)
+        self.takes_device = self.name == NVENC
+        self.degraded: Callable[[], None] = lambda: None
+        self._on_device = False
         self._key_distance = round(options.key_frame_seconds / TIME_BASE)
         self._last_key: int | None = None
 
@@ -180,7 +233,7 @@ class LiveEncoder:
         picture.pts, picture.time_base = pts, TIME_BASE
         picture.pict_type = PictureType.I if key or due else PictureType.NONE
         try:
-            packets = self._context.encode(picture)
+            packets = self._packets(picture)
         except av.error.FFmpegError as error:
             raise OutputError(f"the encoder {self.name} broke down: {error.strerror or error}") from None
         encoded = []
@@ -194,10 +247,27 @@ class LiveEncoder:
             )
         return encoded
 
+    def _packets(self, picture: av.VideoFrame) -> list[Packet[VideoStream]]:
+        """Encode; the first picture in GPU memory shows whether NVENC takes those."""
+        if not on_device(picture) or self._on_device:
+            return list(self._context.encode(picture))
+        opened = opened_on_device(self._configure, picture)
+        if opened is None:
+            self.takes_device = False
+            self.degraded()
+            host = self._own(picture)
+            host.pts, host.time_base, host.pict_type = picture.pts, TIME_BASE, picture.pict_type
+            return list(self._context.encode(host))
+        self._context, packets = opened
+        self._on_device = True
+        return packets
+
     def _own(self, image: av.VideoFrame) -> av.VideoFrame:
         """The picture in the encoder's format and size, as a frame of its own: other outputs, in other threads, give
         the shared one their times. The copy costs 0.2 ms at 720p."""
         size = (self.video.width, self.video.height)
+        if self.takes_device and stays_on_device(image) and (image.width, image.height) == size:
+            return own_on_device(image)
         if (image.width, image.height) != size or image.format.name != self._format:
             return converted(image, self._format, *size)
         own = av.VideoFrame(*size, self._format)

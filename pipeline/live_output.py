@@ -18,7 +18,15 @@ import av
 import msgspec
 
 from engines.errors import OutputError
-from pipeline.encoder import TIME_BASE, EncodedPicture, EncodedVideo, LiveEncoder, LiveEncoderOptions
+from engines.loading import Degraded
+from pipeline.encoder import (
+    TIME_BASE,
+    EncodedPicture,
+    EncodedVideo,
+    LiveEncoder,
+    LiveEncoderOptions,
+    no_device_encoding,
+)
 from pipeline.frame import Analysis, Mode
 from pipeline.offline_card import card_text, offline_card
 from pipeline.output_timeline import OutputTimeline
@@ -131,6 +139,16 @@ class LiveOutput:
             destination.begin(self._encoder.video, self._key.set)
         self._thread = threading.Thread(target=self._run, name=f"live output {stream}", daemon=True)
         self._thread.start()
+
+    @property
+    def takes_device(self) -> bool:
+        """Whether its encoder reads pictures in GPU memory where they lie, as far as is known."""
+        return self._encoder.takes_device
+
+    def observe(self, degraded: Callable[[Degraded], None]) -> None:
+        """Have what the encoder goes without told to `degraded`."""
+        stream = self.stream  # what the encoder holds must not know this output
+        self._encoder.degraded = lambda: degraded(no_device_encoding(stream))
 
     # From the runtime -----------------------------------------------------------------------------------------------
     def consume(self, analysis: Analysis) -> None:

@@ -208,13 +208,14 @@ class Overlay:
         self._last_shown = len(self.classes) - 1 if gapless and self._shown[: len(self.classes)].all() else -1
         self._black, self._white = colorimetry.yuv((16, 16, 16))[0], colorimetry.yuv((255, 255, 255))[0]
         self.degraded: Callable[[Degraded], None] = lambda _what: None
+        self.stay: Callable[[], bool] = lambda: False
         self._ink: _InkCanvas | None = None
         self._palette: Palette | None = None
 
     def draw(self, analysis: Analysis, heads_up: str = "") -> av.VideoFrame:
         """A new frame: the analysed picture with the overlay on it, same size, format and time.
 
-        A picture in GPU memory is drawn on there, and downloaded once: encoders and viewers want it in host memory.
+        A picture in GPU memory is drawn on there, and downloaded once where it may not `stay`.
         """
         source = analysis.frame.image
         if stays_on_device(source):
@@ -222,7 +223,7 @@ class Overlay:
 
             try:
                 drawn = self.draw_nv12(device_pictures.borrowed(source), analysis, heads_up)
-                return device_pictures.downloaded(drawn, source)
+                return (device_pictures.as_frame if self.stay() else device_pictures.downloaded)(drawn, source)
             except device_pictures.OutOfMemory:
                 self.degraded(device_pictures.no_room("overlays"))
         source = on_host(source)
@@ -371,6 +372,7 @@ class OverlayStage:
     Attributes:
         wanted: whether anybody looks; asked before every frame, and while nobody does, nothing is drawn.
         degraded: told where a GPU had no room and the CPU drew.
+        stay: whether those who encode take pictures in GPU memory; asked for every one.
     """
 
     name = "overlay"
@@ -378,6 +380,7 @@ class OverlayStage:
     def __init__(self, style: OverlayStyle, interval: float = 0.04) -> None:
         self.wanted: Callable[[], bool] = lambda: True
         self.degraded: Callable[[Degraded], None] = lambda _what: None
+        self.stay: Callable[[], bool] = lambda: False
         self._style, self._interval = style, interval
         self._overlay: Overlay | None = None
         self._before: float | None = None
@@ -397,7 +400,7 @@ class OverlayStage:
             return analysis
         if self._overlay is None or self._overlay.style is not self._style:
             self._overlay = Overlay(self._style, analysis.classes, Colorimetry.of(analysis.frame.image))
-            self._overlay.degraded = self.degraded
+            self._overlay.degraded, self._overlay.stay = self.degraded, self.stay
         analysis.picture = self._overlay.draw(analysis, self._heads_up(analysis) if self._style.heads_up else "")
         return analysis
 

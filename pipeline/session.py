@@ -24,7 +24,7 @@ import msgspec
 import engines
 from engines.cuda.probe import has_driver
 from engines.errors import ModelError, OutputError, RoadlensError, SourceError, UsageError
-from engines.loading import Building, Degraded
+from engines.loading import Building, Degraded, Observe, in_tenths
 from pipeline.anonymize import AnonymizeStage, check_segmenter
 from pipeline.config import Config, StreamConfig, check, devices_of
 from pipeline.decoding import Decoding
@@ -194,6 +194,7 @@ class Session:
         observers: told every state change of a source, from one thread of the session's.
         output_observers: told every state change of a live output, from its thread; they must not wait.
         metrics: where counters and times go; the session's own where it is left out.
+        building: told how far the build of an engine is; left out, each tenth is logged.
 
     Attributes:
         runtime: to start, stop and wait for.
@@ -218,6 +219,7 @@ class Session:
         observers: Sequence[Callable[[StateChange], None]] = (),
         output_observers: Sequence[OutputObserver] = (),
         metrics: Metrics | None = None,
+        building: Observe | None = None,
     ) -> None:
         if not config.streams and not serving:
             raise UsageError("no source is given; name a video file, a folder of clips, or synthetic:")
@@ -231,6 +233,7 @@ class Session:
         self.view = LiveView() if serving else None
         self._resume, self._stages, self._sinks = resume, tuple(stages), tuple(sinks)
         self._lacking: set[tuple[str, str]] = set()
+        self._building = building or in_tenths(log.info)
         self._serving, self._observers, self._output_observers = serving, tuple(observers), tuple(output_observers)
         self._stack = ExitStack()
         self._changing, self._telling = threading.Lock(), threading.Lock()
@@ -350,6 +353,7 @@ class Session:
     def _loading(self, model: str, what: Degraded | Building) -> None:
         if isinstance(what, Building):
             self.metrics.engine_state(model, "building")
+            self._building(what)
         else:
             self._count_degraded(what)
 
@@ -381,6 +385,12 @@ class Session:
         if stream.output is not None:
             stream.resources.callback(stream.output.close)
             files.append(stream.output)
+        encoders = [sink for sink in files if isinstance(sink, VideoWriter | LiveOutput)]
+        for encoder in encoders:
+            encoder.observe(self._degraded)
+        if stream.overlay is not None and encoders:
+            # One download serves several encoders in host memory: pictures stay where all of them read the GPU's.
+            stream.overlay.stay = lambda: all(encoder.takes_device for encoder in encoders)
         if stream.ring is not None and stream.ring.options.save_when is not None:
             files.append(stream.ring)
         return StreamPlan(source, info, stages, [*self._shared, *files], start.frame, start.track, stream.berth)

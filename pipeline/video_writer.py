@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -20,9 +20,11 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from engines.errors import OutputError
-from pipeline.encoder import Preset, open_first
+from engines.loading import Degraded
+from pipeline.encoder import NVENC, Preset, no_device_encoding, open_first, opened_on_device, own_on_device
 from pipeline.fragments import ResumePoint, cut_torn_tail, find_resume_point
 from pipeline.frame import Analysis
+from pipeline.picture import on_device, on_host, stays_on_device
 from pipeline.sources import AudioPacket, StreamInfo
 
 log = logging.getLogger(__name__)
@@ -92,6 +94,10 @@ class VideoWriter:
         options: the encoder's.
         resume: where an earlier recording at the partial name goes on; see `VideoWriter.resume_point`.
 
+    Attributes:
+        encoder: the one that opened.
+        takes_device: whether it encodes pictures in GPU memory where they lie, as far as is known.
+
     Raises:
         OutputError: the path cannot be written, or no encoder opens.
     """
@@ -110,6 +116,9 @@ class VideoWriter:
         self._audio: dict[int, AudioStream] = {}
         self._last_audio: dict[int, int] = {}
         self._closed = False
+        self._begun = resume is not None
+        self._early: list[AudioPacket] = []
+        self._degraded: Callable[[Degraded], None] = lambda _what: None
         earlier = self.partial.with_name(f"{path.stem}.earlier.mp4")
         try:
             if resume is None:
@@ -134,6 +143,8 @@ class VideoWriter:
         try:
             self._video = open_encoder(self._container, info, options)
             self.encoder = self._video.codec_context.name
+            # A recording that goes on opens its encoder before there is a picture.
+            self.takes_device = self.encoder == NVENC and not self._begun
             self._add_audio()
             if resume is not None:
                 self._copy_earlier(earlier, resume)
@@ -193,6 +204,10 @@ class VideoWriter:
                 elif packet.stream_index in tracks and packet.pts * packet.time_base < resume.time:
                     self.consume_audio(AudioPacket(tracks[packet.stream_index], cast("Packet[AudioStream]", packet)))
 
+    def observe(self, degraded: Callable[[Degraded], None]) -> None:
+        """Have what the encoder goes without told to `degraded`."""
+        self._degraded = degraded
+
     def consume(self, analysis: Analysis) -> None:
         """Encode one frame.
 
@@ -201,13 +216,44 @@ class VideoWriter:
         """
         frame = analysis.frame
         # Without an overlay the decoder's frame goes out as it is: its planes are shared, its time and type are not.
-        image = frame.image if analysis.picture is None else analysis.picture
+        image = self._for_encoder(frame.image if analysis.picture is None else analysis.picture, analysis)
         image.pts, image.time_base, image.duration = frame.pts, frame.time_base, frame.duration
         image.pict_type = 0  # the encoder decides, not the decoder's frame types
-        self._mux(self._video.encode(image))
+        packets = self._video.encode(image)
+        self._begin()
+        self._mux(packets)
+
+    def _begin(self) -> None:
+        """Write the sound that came before the first picture."""
+        self._begun = True
+        early, self._early = self._early, []
+        for item in early:
+            self.consume_audio(item)
+
+    def _for_encoder(self, image: av.VideoFrame, analysis: Analysis) -> av.VideoFrame:
+        """The picture in the memory that the encoder reads. What it is opened with, the first picture, decides: NVENC
+        takes pictures in GPU memory then, and PyAV brings it those that come from elsewhere."""
+        if not on_device(image):
+            self.takes_device = self.takes_device and self._begun
+            return image
+        if self.takes_device and not stays_on_device(image):
+            self.takes_device = False
+        if self.takes_device and not self._begun:
+            trial = own_on_device(image)
+            trial.pts, trial.time_base = 0, analysis.frame.time_base
+            opened = opened_on_device(lambda context, name: _configure(context, self._info, self._options, name), trial)
+            if opened is None:
+                self.takes_device = False
+                self._degraded(no_device_encoding(analysis.frame.stream))
+            else:
+                self._video.codec_context.pix_fmt = "cuda"
+        return own_on_device(image) if self.takes_device else on_host(image)
 
     def consume_audio(self, item: AudioPacket) -> None:
         """Copy a sound packet; one whose time runs backwards (after a reset of the source's clock) is left out."""
+        if self.takes_device and not self._begun:
+            self._early.append(item)  # the muxer opens every encoder, and this one waits for its first picture
+            return
         stream, packet = self._audio.get(item.track), item.packet
         if stream is None or packet.dts is None:
             return
@@ -237,6 +283,7 @@ class VideoWriter:
         if self._closed:
             return
         self._closed = True
+        self._begin()
         try:
             self._container.mux(self._video.encode(None))
             self._container.close()

@@ -361,7 +361,7 @@ def downloaded(picture: Nv12) -> NDArray[np.uint8]:
     else:
         host.luma.copy_(picture.luma, non_blocking=True)
         host.chroma.copy_(picture.chroma, non_blocking=True)
-    _arrived(picture.luma.device)
+    arrived(picture.luma.device)
     return memory.numpy()
 
 
@@ -369,11 +369,11 @@ def array_on_host(array: Tensor) -> NDArray[np.uint8]:
     """A uint8 array in pinned, pooled host memory, of the same shape; waits as `downloaded` does."""
     host = torch.empty(array.shape, dtype=torch.uint8, pin_memory=array.device.type == "cuda")
     host.copy_(array, non_blocking=True)
-    _arrived(array.device)
+    arrived(array.device)
     return host.numpy()
 
 
-def _arrived(device: torch.device) -> None:
+def arrived(device: torch.device) -> None:
     """Sleep until what was queued is done: a spinning thread would take a decoder's core."""
     if device.type == "cuda":
         done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # torch's stubs leave it out

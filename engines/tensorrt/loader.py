@@ -12,7 +12,7 @@ import tensorrt as trt
 from engines.engine import Precision
 from engines.errors import ModelError, OutputError
 from engines.fp8 import lacks_fp8
-from engines.loading import Building, Degraded, Observe
+from engines.loading import Building, Degraded, Observe, in_tenths
 from engines.spec import ModelSpec
 from engines.tensorrt import cuda
 from engines.tensorrt.builder import Built, build
@@ -110,16 +110,11 @@ class PlanLoader:
         return self.cache.entry(self.request(max_batch))
 
     def _build(self, request: PlanRequest) -> Built:
-        name, observe = self.spec.name, self._observe
-        told = 1  # the next tenth to be told
+        name = self.spec.name
+        observe = self._observe or in_tenths(log.info)
 
         def report(phase: str, fraction: float) -> None:
-            nonlocal told
-            while fraction * 10 >= told:
-                log.info("%s %s: %d %% built (%s)", name, self.precision, told * 10, phase)
-                told += 1
-            if observe is not None:
-                observe(Building(name, "tensorrt", phase, fraction))
+            observe(Building(name, "tensorrt", phase, fraction))
 
         built = build(self.graph, name, request.options, timing=self.cache.timing(request.machine), report=report)
         log.info("%s %s: built in %.0f s, %.1f MB", name, self.precision, built.seconds, len(built.plan) / 1e6)
