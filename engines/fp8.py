@@ -9,9 +9,10 @@ for are left as they are, see `has_fp8_kernel`; depthwise convolutions, where 8 
 
 Three bits behind the point are less than int8 has for numbers that are all of one size, and the narrow layers of a
 MobileNetV2 encoder suffer by it. On `cityscapes-unet`, computed on the CPU operator by operator: with all 40 of its 64
-layers that TensorRT could take in fp8, 91.4 % of pixels agree with fp32 and 4.3 points of mean IoU are lost (148 pairs of
-`dev`); with the 29 pointwise ones of the encoder kept in fp16, the 11 wide ones of the decoder in fp8, 99.5 % agree and
-none is lost (74 of those pairs, 48.2 against 48.1). `quantize` keeps what its `keep` names or `min_agreement` asks for.
+layers that TensorRT could take in fp8, 91.4 % of pixels agree with fp32 and 4.3 points of mean IoU are lost (148 pairs
+of `dev`); with the 29 pointwise ones of the encoder kept in fp16, the 11 wide ones of the decoder in fp8, 99.5 % agree
+and none is lost (74 of those pairs, 48.2 against 48.1). `quantize` keeps what its `keep` names or `min_agreement` asks
+for.
 """
 
 from __future__ import annotations

@@ -161,8 +161,8 @@ def test_quantising_writes_an_fp8_file(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_bundled_model_keeps_its_classes_and_its_mean_iou(tmp_path: Path) -> None:
-    """Calibrated on `fit`; mean IoU on `dev`, by ONNX Runtime, every operator in the type that is written. The encoder's
-    pointwise layers stay in fp16, see `engines.fp8`."""
+    """Calibrated on `fit`; mean IoU on `dev`, by ONNX Runtime, every operator in the type that is written. Pointwise
+    layers stay in fp16, see `engines.fp8`."""
     pytest.importorskip("nncf")
     pairs = pytest.importorskip("training.data.cityscapes_pairs")
     if not PAIRS.is_dir():
