@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -67,6 +68,49 @@ def read_image(path: Path) -> UInt8:
     if image is None:
         raise SourceError(f"{path} cannot be decoded as an image; mend it or take it away.")
     return np.asarray(image, dtype=np.uint8)
+
+
+def read_frame_at(path: Path, seconds: float) -> UInt8:
+    """The frame of a video that is shown at a time: the last one that begins no later.
+
+    Args:
+        path: of the video.
+        seconds: from the first frame on, as times in messages and JSON lines count.
+
+    Returns:
+        (h, w, 3) uint8 RGB, upright.
+
+    Raises:
+        SourceError: there is no such file, it is no video, or it ends before.
+    """
+    if not path.is_file():
+        raise SourceError(f"There is no video {path}; give the path of one.")
+    try:
+        with av.open(path) as container:
+            if not container.streams.video:
+                raise SourceError(f"{path} has no video track; give footage with one.")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            time_base = stream.time_base or Fraction(1, av.time_base)
+            start = stream.start_time or 0
+            wanted = start + int(Fraction(seconds) / time_base)
+            container.seek(wanted, stream=stream)
+            shown, end = None, wanted
+            for frame in container.decode(stream):
+                if frame.pts is None or frame.pts > wanted:
+                    break
+                shown, end = frame, frame.pts + (frame.duration or 0)
+            else:
+                if shown is None or end < wanted:
+                    length = float((end - start) * time_base) if shown is not None else 0.0
+                    until = f"ends at {length:.2f} s" if shown is not None else "has no frame there"
+                    raise SourceError(f"{path} {until}; give a time before that, not {seconds:g} s.")
+            if shown is None:
+                raise SourceError(f"{path} has no frame at {seconds:g} s; give a later time.")
+            return upright(shown)
+    except (OSError, av.FFmpegError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SourceError(f"{path} cannot be decoded ({reason}); give footage that FFmpeg reads.") from None
 
 
 def upright(frame: av.VideoFrame) -> UInt8:

@@ -107,6 +107,10 @@ class Task(ABC, Generic[R, M, D]):
             )
         return split
 
+    def class_heads(self) -> dict[str, tuple[str, ...]]:
+        """Names of the classes of each class head of a `Localizer`, in its order, for `roadlens explain`."""
+        return {}
+
     def describe(self) -> str:
         """The recipe in words, short enough for a table."""
         return f"{self.recipe.steps:,} steps of {self.recipe.batch}"

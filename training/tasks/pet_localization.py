@@ -118,6 +118,9 @@ class PetLocalization(EncoderTask[PetLocalizationRecipe, "Localizer", Pets]):
             classes=(len(SPECIES), len(BREEDS)) if recipe.classes else (), dropout=recipe.dropout,
         )  # fmt: skip
 
+    def class_heads(self) -> dict[str, tuple[str, ...]]:
+        return {"species": SPECIES, "breed": BREEDS} if self.recipe.classes else {}
+
     # Data -----------------------------------------------------------------------------------------------------------
     def load(
         self, folder: Path, split: str, *, size: tuple[int, int] | None = None, cache: Path | None = None,  # noqa: ARG002 - decoded in seconds

@@ -1,0 +1,198 @@
+"""Every kind of model as a network to explain, with random weights: shapes, names, targets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from engines.errors import ModelError, UsageError
+from engines.spec import ModelSpec, embed_spec, read_spec
+from tests.engines.tiny_models import CLASSES, CONV, LOCALIZER, conv_model, corners_model, save
+from training.explain.checkpoints import as_network
+from training.explain.classifiers import open_classifier
+from training.explain.graphs import open_graph
+from training.explain.layers import choose_layer
+from training.explain.methods import heat_map
+from training.explain.network import Network, to_tensor
+from training.explain.occlusion import Occlusion
+from training.explain.opening import open_network
+from training.explain.targets import choose_target
+from training.models.encoder import make_encoder
+from training.models.localizer import Localizer
+from training.models.unet import UNet
+
+
+def noise(network: Network) -> torch.Tensor:
+    rng = np.random.default_rng(0)
+    return to_tensor(rng.integers(0, 256, (network.height, network.width, 3), dtype=np.uint8))
+
+
+def check_maps(network: Network, target: str | None, layer: str, **region: tuple[float, float, float, float]) -> None:
+    """The contract: finite maps of the input's size by every method, and Grad-CAM at the layer it is wanted at."""
+    x = noise(network)
+    with torch.no_grad():
+        answers = network(x)
+    assert answers.keys() == network.heads.keys()
+    for name, head in network.heads.items():
+        size = (network.height, network.width) if head.kind == "pixels" else ()
+        assert answers[name].shape == (1, len(head.names), *size)
+    chosen = choose_target(network, answers, target, **region)
+    assert choose_layer(network, chosen).name == layer
+    half = Occlusion(network.height // 2, network.height // 2)
+    for method in ("gradient", "gradcam", "occlusion"):
+        heat = heat_map(network, x, chosen, method, occlusion=half)
+        assert heat.shape == (network.height, network.width)
+        assert heat.dtype == np.float32
+        assert np.isfinite(heat).all()
+        assert heat.any()
+
+
+def test_a_classifier_of_torchvision() -> None:
+    network = open_classifier("resnet18", "random", size=64)
+    assert network.heads["class"].names[281] == "tabby"
+    check_maps(network, "tabby", "layer4")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("vgg16", "features.29"),
+        ("mobilenet_v2", "features"),
+        ("densenet121", "features"),
+        ("squeezenet1_1", "classifier.2"),
+    ],
+)
+def test_other_classifiers_of_torchvision(name: str, layer: str) -> None:
+    check_maps(open_classifier(name, "random", size=96), "1", layer)
+
+
+def test_a_classifier_from_a_file(tmp_path: Path) -> None:
+    import torchvision
+
+    torch.save(torchvision.models.squeezenet1_1(num_classes=3).state_dict(), tmp_path / "three.pth")
+    network = open_classifier("squeezenet1_1", str(tmp_path / "three.pth"), "symmetric", 64)
+    assert network.heads["class"].names == ("0", "1", "2")
+    assert network.normalise(torch.tensor([0.0, 255.0]).reshape(2, 1, 1, 1).expand(2, 3, 1, 1)).unique().tolist() == [
+        -1,
+        1,
+    ]
+    with pytest.raises(ModelError, match=r"does not fit alexnet: .* give a state dict of torchvision's alexnet"):
+        open_classifier("alexnet", str(tmp_path / "three.pth"))
+
+
+def test_the_input_of_published_weights() -> None:
+    network = open_classifier("squeezenet1_1", "random")
+    assert (network.height, network.width) == (224, 224)
+    mean = torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1) * 255
+    assert network.normalise(mean).abs().max() < 1e-6
+
+
+def test_a_segmenter_over_a_region() -> None:
+    torch.manual_seed(0)
+    model = UNet(make_encoder("mobilenet_v2"), 3, (16, 16, 16, 16))
+    network = as_network("unet", model, ("road", "sky", "car"), 64, 96)
+    check_maps(network, "car", "encoder.features.17", region=(0, 0, 0.5, 0.5))
+    with torch.no_grad():
+        answers = network(noise(network))
+    default = choose_target(network, answers)
+    assert default.index == int(answers["pixels"][0].argmax(0).flatten().bincount().argmax())
+    assert default.pixels is not None
+    assert (default.pixels == (answers["pixels"][0].argmax(0) == default.index)).all()
+    corner = choose_target(network, answers, "sky", region=(0, 0, 0.25, 0.5))
+    assert float(corner.score(answers)) == pytest.approx(float(answers["pixels"][0, 1, :32, :24].mean()))
+
+
+def test_a_localizer() -> None:
+    torch.manual_seed(0)
+    model = Localizer(make_encoder("mobilenet_v2"), presence=True, classes=(2, 3))
+    named = as_network("pet", model, (), 64, 64, {"species": ("cat", "dog"), "breed": ("pug", "boxer", "beagle")})
+    assert [head for head in named.heads if named.heads[head].kind == "class"] == ["species", "breed"]
+    assert named.heads["breed"].names[0] == "pug"
+    network = as_network("pet", model, ("cat", "dog"), 64, 64)
+    assert network.heads["class1"].names == ("cat", "dog")
+    assert network.heads["class2"].names == ("0", "1", "2")
+    check_maps(network, None, "encoder.features.17")  # presence
+    check_maps(network, "dog", "encoder.features.17")
+    check_maps(network, "x0", "reduce.2")
+    with pytest.raises(UsageError, match=r"no target wolf; it has .*x0, y0, x1, y1.*presence.*2 classes"):
+        choose_target(network, network(noise(network)), "wolf")
+    with pytest.raises(UsageError, match=r"1 is the name of 2 targets; say which: class1=1 or class2=1"):
+        choose_target(network, network(noise(network)), "1")
+    assert choose_target(network, network(noise(network)), "class2=1").head == "class2"
+    with pytest.raises(UsageError, match="x0 is a coordinate, not a class: it has no probability"):
+        choose_target(network, network(noise(network)), "x0", "probability")
+
+
+def test_an_exported_segmenter_is_explained_by_its_scores(tmp_path: Path) -> None:
+    path = save(conv_model(), CONV, tmp_path / "conv.onnx")
+    network = open_graph(path)
+    check_maps(network, "class 3", "graph._conv2d_2", region=(0, 0, 1, 1))
+    from engines.torch_graph import to_torch
+
+    x = noise(network)
+    said = to_torch(onnx.load(path))(x.permute(0, 2, 3, 1).to(torch.uint8))[0]
+    assert (network(x)["pixels"].argmax(1) == said).all()
+
+
+def test_an_exported_localizer_is_explained_before_its_sigmoid(tmp_path: Path) -> None:
+    network = open_graph(save(corners_model(), LOCALIZER, tmp_path / "corners.onnx"))
+    x = noise(network)
+    answers = network(x)
+    # Without a sigmoid in the graph the logit of the score: row 0's fifth value over 256.
+    score = x[0].permute(1, 2, 0).reshape(16, -1)[0, 4] / 256
+    assert float(answers["presence"]) == pytest.approx(float(score.logit()), rel=1e-4)
+    assert answers["box"].shape == (1, 4)
+
+    model = corners_model()
+    model.graph.node.append(helper.make_node("Sigmoid", ["scores"], ["squashed"]))
+    model.graph.output.append(helper.make_tensor_value_info("squashed", TensorProto.FLOAT, ["N", 2]))
+    spec = ModelSpec(
+        name="s", version="1", task="localization", height=16, width=32, classes=CLASSES[:1],
+        outputs={"boxes": "boxes", "scores": "squashed"},
+    )  # fmt: skip
+    embed_spec(model, spec)
+    onnx.save(model, tmp_path / "sigmoid.onnx")
+    assert float(open_graph(tmp_path / "sigmoid.onnx")(x)["presence"]) == pytest.approx(float(score))
+
+
+@pytest.mark.parametrize("name", ["cityscapes-unet", "cityscapes-pspnet"])
+@pytest.mark.slow
+def test_bundled_models(name: str) -> None:
+    network = open_network(name)
+    x = noise(network)
+    with torch.no_grad():
+        target = choose_target(network, network(x))
+    assert choose_layer(network, target).shape[1] in (8, 16)
+    assert heat_map(network, x, target, "gradcam").shape == (256, 256)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "error", "sentence"),
+    [
+        ("vgg61", {}, ModelError, "there is no model vgg61, the nearest is vgg16; give a .ckpt, an .onnx"),
+        ("none.ckpt", {}, ModelError, "there is no checkpoint none.ckpt"),
+        ("none.onnx", {}, ModelError, "There is no model file none.onnx"),
+        ("cityscapes-unet", {"weights": "x.pth"}, UsageError, "--weights is for torchvision's classifiers"),
+        ("vgg16", {"weights": "none.pth"}, ModelError, "there is no weights file none.pth"),
+    ],
+)
+def test_models_that_are_not_there(model: str, options: dict[str, str], error: type[Exception], sentence: str) -> None:
+    with pytest.raises(error, match=sentence) as caught:
+        open_network(model, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_quantised_file_is_refused(tmp_path: Path) -> None:
+    from engines.bundled import int8_file, resolve
+
+    twin = int8_file(resolve("cityscapes-unet"))
+    if not twin.is_file() or read_spec(twin).precision != "int8":
+        pytest.skip("no int8 twin is bundled")
+    with pytest.raises(ModelError, match=r"is in int8, and rounding has no gradient; take .*cityscapes-unet.onnx"):
+        open_graph(twin)
