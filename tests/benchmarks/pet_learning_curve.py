@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="of Oxford-IIIT Pet")
     parser.add_argument("--weights", default="imagenet", help="of the encoder")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/pet-curve"))
-    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=180)
     arguments = parser.parse_args()
 
     numbers, ious = [], []

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.classes import ClassInfo
-from engines.errors import UsageError
+from engines.errors import SourceError, UsageError
 from engines.settings import nearest
 from engines.spec import Metric, ModelSpec, OutputRole
 from training.box_metrics import average_precision, box_scores, dice_scores, mask_overlaps, overlaps
@@ -296,11 +296,11 @@ def only_boxed(pets: Pets, folder: Path, split: str) -> Pets:
     """The pictures with a box.
 
     Raises:
-        UsageError: there is none.
+        SourceError: there is none.
     """
     chosen = np.flatnonzero(pets.boxed)
     if not len(chosen):
-        raise UsageError(f"no picture of {folder} ({split}) has a box; unpack annotations.tar.gz with its xmls/ there")
+        raise SourceError(f"no picture of {folder} ({split}) has a box; unpack annotations.tar.gz with its xmls/ there")
     return replace(
         pets, photos=pets.photos[chosen], names=tuple(pets.names[i] for i in chosen), breeds=pets.breeds[chosen],
         boxes=pets.boxes[chosen], trimaps=None if pets.trimaps is None else pets.trimaps[chosen],
