@@ -77,6 +77,8 @@ class Hls(QueuedOutput):
         OutputError: the folder cannot be made or written.
     """
 
+    name = "hls"
+
     def __init__(
         self,
         stream: str,
@@ -85,7 +87,7 @@ class Hls(QueuedOutput):
         observe: OutputObserver = lambda _change: None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(stream, "hls", _QUEUE_SECONDS, dropped, observe, wall_clock)
+        super().__init__(stream, self.name, _QUEUE_SECONDS, dropped, observe, wall_clock)
         self.options = options
         self.folder = options.folder / stream
         self.playlist = self.folder / PLAYLIST

@@ -99,6 +99,8 @@ class Recording(QueuedOutput):
         OutputError: the folder cannot be made or written.
     """
 
+    name = "recording"
+
     def __init__(
         self,
         stream: str,
@@ -108,7 +110,7 @@ class Recording(QueuedOutput):
         wall_clock: Callable[[], float] = time.time,
         free: Callable[[Path], int] = free_bytes,
     ) -> None:
-        super().__init__(stream, "recording", _QUEUE_SECONDS, dropped, observe, wall_clock)
+        super().__init__(stream, self.name, _QUEUE_SECONDS, dropped, observe, wall_clock)
         self.options, self._free = options, free
         self.folder = options.folder / stream
         self._ours = re.compile(rf"{re.escape(stream)}_\d{{8}}T\d{{6}}\.\d{{3}}Z(\.partial)?\.mp4")
