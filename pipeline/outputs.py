@@ -90,9 +90,9 @@ def open_outputs(
 
     destinations: list[Destination] = []
     if options.hls is not None:
-        destinations.append(Hls(stream, options.hls, dropped(Hls.name), observe))
+        destinations.append(Hls(stream, options.hls, dropped("hls"), observe))
     if options.record is not None:
-        destinations.append(Recording(stream, options.record, dropped(Recording.name), observe))
+        destinations.append(Recording(stream, options.record, dropped("recording"), observe))
     names: Counter[str] = Counter()
     for push in options.push:
         scheme = push.address.split("://", 1)[0].lower()
