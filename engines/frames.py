@@ -75,7 +75,7 @@ def read_frame_at(path: Path, seconds: float) -> UInt8:
 
     Args:
         path: of the video.
-        seconds: from the first frame on, as times in messages and JSON lines count.
+        seconds: from the first frame on, as times in messages and JSON lines count; to the millisecond.
 
     Returns:
         (h, w, 3) uint8 RGB, upright.
@@ -93,7 +93,8 @@ def read_frame_at(path: Path, seconds: float) -> UInt8:
             stream.thread_type = "AUTO"
             time_base = stream.time_base or Fraction(1, av.time_base)
             start = stream.start_time or 0
-            wanted = start + int(Fraction(seconds) / time_base)
+            # Times are printed in milliseconds, rounded: half of one is given.
+            wanted = start + int((Fraction(seconds) + Fraction(1, 2000)) / time_base)
             container.seek(wanted, stream=stream)
             shown, end = None, wanted
             for frame in container.decode(stream):

@@ -59,7 +59,8 @@ def open_classifier(
     if normalisation == "imagenet":
         mean, deviation = transforms.mean, transforms.std
         if weights not in (IMAGENET, RANDOM) and hasattr(body, "transform_input"):
-            body.transform_input = True  # torchvision's Inception and GoogLeNet bring the input to their own scale
+            # torchvision's Inception and GoogLeNet bring the input to their own scale.
+            body.transform_input = True  # type: ignore[assignment]  # torch types every attribute as Tensor or Module
     side = size or transforms.crop_size[0]
     return Network(
         name, body, {"class": Head("class", classes)}, side, side, mean=_levels(mean), deviation=_levels(deviation)

@@ -62,7 +62,8 @@ class Network(nn.Module):
         self.body = body.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         for module in self.body.modules():
             if hasattr(module, "inplace"):
-                module.inplace = False  # what stands before it is looked at, too
+                # What stands before it is looked at, too.
+                module.inplace = False  # type: ignore[assignment]  # torch types every attribute as Tensor or Module
         self.answers = answers
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).reshape(1, 3, 1, 1), persistent=False)

@@ -75,11 +75,10 @@ def weights(network: nn.Module) -> list[Tensor]:
 
 def likeness(before: Heat, after: Heat, spoilt: float) -> Likeness:
     """Compare two maps of a picture, (H, W) float32 each."""
-    ranks = spearman_corrcoef(*(torch.from_numpy(heat.ravel().copy()) for heat in (before, after)))
-    shown = [torch.from_numpy(evidence(heat))[None, None] for heat in (before, after)]
-    similar = structural_similarity_index_measure(*shown, data_range=1.0)
+    correlation = float(spearman_corrcoef(torch.from_numpy(before).flatten(), torch.from_numpy(after).flatten()))
+    first, second = (torch.from_numpy(evidence(heat))[None, None] for heat in (before, after))
+    similar = structural_similarity_index_measure(first, second, data_range=1.0)
     assert isinstance(similar, Tensor)
-    correlation = float(ranks)
     return Likeness(spoilt, correlation if np.isfinite(correlation) else 0.0, float(similar))
 
 

@@ -78,7 +78,7 @@ def test_one_picture_and_the_same_as_arrays(model: Path, photo: Path, tmp_path: 
     assert drawn.shape[1] >= 3 * round(320 * 4 / 3) + 2 * 640
 
 
-@pytest.mark.parametrize(("at", "number"), [("0s", 0), ("0.41s", 10), ("0:00.959", 23), ("0.96", 24)])
+@pytest.mark.parametrize(("at", "number"), [("0s", 0), ("0.41s", 10), ("0:00.959", 23), ("0.04", 1), ("0.96", 24)])
 def test_a_frame_is_the_one_that_is_shown_then(clip: Path, at: str, number: int) -> None:
     picture = command._picture(None, clip, at)
     assert picture.shape == (90, 160, 3)
