@@ -133,7 +133,8 @@ if needs tests pytest pytest_timeout msgspec hypothesis av onnx cv2 yaml; then
   run tests "$python" -m pytest -m gpu -q -p no:cacheprovider -o timeout=120 --junitxml "$out/tests.xml" "${files[@]}"
 fi
 if needs engines msgspec onnx cv2 av ml_dtypes; then
-  run engines "$python" tests/benchmarks/gpu_engines.py --seconds "${SECONDS_EACH:-2}" --json "$out/engines.json"
+  run engines "$python" tests/benchmarks/gpu_engines.py --seconds "${SECONDS_EACH:-2}" \
+    --limit $((limit * 3 / 4)) --json "$out/engines.json"
 fi
 if needs capacity av openvino zmq msgpack msgspec prometheus_client yaml; then
   run capacity "$python" tests/benchmarks/capacity.py --device cuda --json "$out/capacity.json"

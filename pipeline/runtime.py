@@ -231,6 +231,7 @@ class _Pending:
     predictions: dict[str, tuple[Future[list[Prediction]], int]]
     submitted: float
     bench: _Bench
+    count: int
 
 
 @dataclass(slots=True, eq=False)
@@ -787,7 +788,7 @@ class Runtime:
         else:
             bench.engine_free.release()
         for (stream, sample), predictions in zip(picked, places, strict=True):
-            stream.output.put(_Pending(sample, predictions, submitted, bench))
+            stream.output.put(_Pending(sample, predictions, submitted, bench, count))
             if self._metrics:
                 self._metrics.queue_depth(stream.plan.source.id, "slot", len(stream.slot))
                 self._metrics.queue_depth(stream.plan.source.id, "emit", stream.in_flight)
@@ -861,7 +862,7 @@ class Runtime:
         try:
             predictions = {name: future.result()[place] for name, (future, place) in pending.predictions.items()}
         except Exception as error:  # noqa: BLE001  # whatever an engine raises: the other devices tell what it means
-            predictions = self._computed_elsewhere(stream, pending, error)
+            predictions = self._computed_again(stream, pending, error)
         if predictions:
             timings["engine"] = (time.perf_counter() - pending.submitted) * 1000
             if self._metrics:
@@ -876,22 +877,42 @@ class Runtime:
                 analysis = stage.process(analysis)
         return analysis
 
-    def _computed_elsewhere(self, stream: _Stream, pending: _Pending, error: Exception) -> dict[str, Prediction]:
-        """A frame's predictions by another device, which shows that the first one is lost; where there is none, or it
-        fails there too, the error is the frame's own.
+    def _computed_again(self, stream: _Stream, pending: _Pending, error: Exception) -> dict[str, Prediction]:
+        """A frame's predictions after its batch failed. Where there was no room for the batch it is computed alone, and
+        batches are smaller from then on; else by another device, which shows that the first one is lost. Where there
+        is none, or it fails there too, the error is the frame's own.
         """
         bench = pending.bench
+        if _no_room(error) and pending.count > 1 and not bench.lost:
+            self._take_smaller(bench, pending.count)
+            try:
+                return self._computed_alone(bench, stream, pending)
+            except Exception as failed:  # noqa: BLE001  # then it is not the batch
+                error = failed
         for other in [b for b in self._benches if b is not bench and not b.lost]:
             try:
-                # Through the host: the GPU that has the picture may be the one that failed.
-                futures = {name: self._begin(other, name, [(stream, pending.sample)]) for name in pending.predictions}
-                found = {name: future.result()[0] for name, future in futures.items()}
+                found = self._computed_alone(other, stream, pending)
             except Exception as failed:  # noqa: BLE001  # then it is not the device
                 log.debug("not there either: %s", failed)
                 continue
             self._lose(bench, other, error)
             return found
         raise error
+
+    def _computed_alone(self, bench: _Bench, stream: _Stream, pending: _Pending) -> dict[str, Prediction]:
+        futures = {name: self._begin(bench, name, [(stream, pending.sample)]) for name in pending.predictions}
+        return {name: future.result()[0] for name, future in futures.items()}
+
+    def _take_smaller(self, bench: _Bench, count: int) -> None:
+        """Give a device half of the pictures at once from now on."""
+        smaller = count // 2
+        with self._ready:
+            if bench.max_batch <= smaller:
+                return
+            bench.max_batch = smaller
+        device = next(engine.device for engine in bench.engines.values())
+        sentence = f"{device} had no room for a batch of {count} while it ran; taking {smaller} from now on."
+        self._degraded(Degraded("", f"batch {count}", f"batch {smaller}", "memory", sentence))
 
     def _lose(self, bench: _Bench, other: _Bench, error: Exception) -> None:
         """Part with a device; its streams are moved by its own thread."""
@@ -1071,6 +1092,15 @@ def _summed(one: StreamCounts, other: StreamCounts) -> StreamCounts:
     dropped = Counter(one.dropped)
     dropped.update(dict(other.dropped))
     return StreamCounts(one.decoded + other.decoded, one.emitted + other.emitted, dropped)
+
+
+def _no_room(error: Exception) -> bool:
+    """Whether memory ran out: by our engines' word, Python's exception, or PyTorch's, which nothing here imports."""
+    return (
+        getattr(error, "lacking", "") == "memory"
+        or type(error).__name__ == "OutOfMemoryError"
+        or isinstance(error, MemoryError)
+    )
 
 
 def _streams(count: int) -> str:

@@ -103,9 +103,32 @@ def coefficients(matrix: str, full_range: bool) -> tuple[float, float, float, fl
 def uses_kernels(device: torch.device) -> bool:
     """Whether Triton's kernels do the work on a device: on GPUs where Triton can be imported, and on the CPU where it
     interprets (`TRITON_INTERPRET=1`)."""
+    if device.type == "cuda":
+        return kernel_fault(device) is None
+    return (
+        device.type == "cpu"
+        and os.environ.get("TRITON_INTERPRET") == "1"
+        and importlib.util.find_spec("triton") is not None
+    )
+
+
+@functools.cache
+def kernel_fault(device: torch.device) -> str | None:
+    """Why Triton's kernels do not run on a GPU, as a clause; None where they do. Found by running one: Triton wants a C
+    compiler and Python's headers on the machine, and says so no sooner.
+    """
     if importlib.util.find_spec("triton") is None:
-        return False
-    return device.type == "cuda" or (device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1")
+        return "Triton is not installed"
+    gray = torch.full((3, 2), 128, dtype=torch.uint8, device=device)
+    try:
+        _by_kernel([Nv12.in_one_piece(gray, 2, 2, "bt709", False)], 1, 1)
+        arrived(device)
+    except OutOfMemory:
+        raise
+    except Exception as error:  # noqa: BLE001  # a compiler's exceptions are of all kinds
+        said = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return f"Triton compiles no kernels here ({said[-1].rstrip('.') if said else type(error).__name__})"
+    return None
 
 
 def _block(device: torch.device) -> int:
@@ -135,6 +158,11 @@ def network_inputs(pictures: Sequence[Nv12], height: int, width: int) -> Tensor:
     device = pictures[0].luma.device
     if not uses_kernels(device):
         return torch.stack([_network_input(picture, height, width) for picture in pictures])
+    return _by_kernel(pictures, height, width)
+
+
+def _by_kernel(pictures: Sequence[Nv12], height: int, width: int) -> Tensor:
+    device = pictures[0].luma.device
     kernels = _kernels()
     table = _uploaded(torch.tensor([_row(p, height, width, kernels.FRACTION_BITS) for p in pictures]), device)
     output = torch.empty((len(pictures), height, width, 3), dtype=torch.uint8, device=device)

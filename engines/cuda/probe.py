@@ -15,6 +15,19 @@ def has_driver() -> bool:
     return True
 
 
+def without_kernels(gpu: int) -> tuple[str, str] | None:
+    """Where PyTorch's own operations must do the kernels' work on a GPU: a word for a metric's label, and a clause."""
+    import torch  # seconds, and only where there is a GPU
+
+    from engines.cuda.nv12 import OutOfMemory, kernel_fault
+
+    try:
+        fault = kernel_fault(torch.device("cuda", gpu))
+    except OutOfMemory:  # that is said where it is met again
+        return None
+    return None if fault is None else ("compiler", fault)
+
+
 def lacking(library: str = "libcuda.so.1") -> tuple[str, str] | None:
     """A word for a metric's label (`driver`, `gpu`, `library`) and a clause for people; None where nothing is lacking.
 

@@ -1,17 +1,19 @@
 """Engines of a GPU, in one run: do they say what the CPU says in fp32, and how fast are they?
 
-    python tests/benchmarks/gpu_engines.py [--device cuda:0] [--seconds 2] [--batch 1 8 32] [--json FILE]
+    python tests/benchmarks/gpu_engines.py [--device cuda:0] [--seconds 2] [--batch 1 8 32] [--limit 460] [--json FILE]
 
 Parity is on the bundled model's own size, in every precision, against PyTorch on the CPU in fp32. Times are of the same
 network with its height and width written anew, 512×256 and 1024×512, pictures coming from and results going to host
-memory: PyTorch as it is, PyTorch compiled by Inductor, and TensorRT where it is installed. What cannot be run is a line
-that says why, and no row. Exit code 1 where a parity is missed.
+memory: PyTorch as it is, TensorRT where it is installed, and last PyTorch compiled by Inductor, which takes a minute a
+row. What cannot be run is a line that says why, and no row. The file is whole after every row. Exit code 1 where a
+parity is missed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -19,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from fractions import Fraction
-from itertools import cycle, islice
+from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any
 
@@ -137,31 +139,39 @@ def makers(device: str, compiled: bool) -> dict[str, Callable[[Path, str, int], 
 
         return engines.load(path, device, precision, batch, backend="tensorrt")
 
-    return {"torch": eager, **({"torch compiled": fused} if compiled else {}), "tensorrt": tensorrt}
+    return {"torch": eager, "tensorrt": tensorrt, **({"torch compiled": fused} if compiled else {})}
 
 
-def timings(path: Path, device: str, batches: list[int], seconds: float, compiled: bool) -> Iterator[dict[str, Any]]:
+def timings(
+    path: Path, device: str, batches: list[int], seconds: float, compiled: bool, end: float = math.inf
+) -> Iterator[dict[str, Any]]:
+    """A row for each engine, precision, size and batch; none is begun after `end`, on the monotonic clock."""
     sides = makers(device, compiled)
     with tempfile.TemporaryDirectory() as folder:
-        for width, height in SIZES:
-            file = resized(path, width, height, Path(folder) / f"{width}.onnx")
-            for name in list(sides):
-                for precision in ("fp32", "fp16"):
-                    for batch in batches:
-                        row = {"engine": f"{name} {precision}", "width": width, "height": height, "batch": batch}
-                        try:
-                            with closing(sides[name](file, precision, batch)) as engine:
-                                if engine.max_batch < batch:
-                                    yield {**row, "skipped": f"no room for batches of {batch}"}
-                                    continue
-                                yield {**row, **measured(engine, batch, seconds)}
-                        except RoadlensError as error:
-                            yield {**row, "skipped": str(error)}
-                            if name == "tensorrt" and "not installed" in str(error):
-                                del sides[name]
-                                break
-                    if name not in sides:
-                        break
+        files = {size: resized(path, *size, Path(folder) / f"{size[0]}.onnx") for size in SIZES}
+        for name, size, precision, batch in product(sides, SIZES, ("fp32", "fp16"), batches):
+            row = {"engine": f"{name} {precision}", "width": size[0], "height": size[1], "batch": batch}
+            if time.monotonic() > end:
+                yield {**row, "skipped": "no time is left"}
+                return
+            try:
+                with closing(sides[name](files[size], precision, batch)) as engine:
+                    if engine.max_batch < batch:
+                        yield {**row, "skipped": f"no room for batches of {batch}"}
+                    else:
+                        yield {**row, **measured(engine, batch, seconds)}
+            except RoadlensError as error:
+                yield {**row, "skipped": str(error)}
+
+
+def write(target: Path | None, device: str, checks: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+    """What there is so far: whoever ends this keeps it."""
+    if target is None:
+        return
+    versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "python": sys.version.split()[0]}
+    name = torch.cuda.get_device_name(device) if device != "cpu" else "cpu"
+    told = {"device": name, "versions": versions, "parity": checks, "timings": rows}
+    target.write_text(json.dumps(told, indent=2) + "\n")
 
 
 def main() -> int:
@@ -171,16 +181,19 @@ def main() -> int:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--seconds", type=float, default=2.0, help="of each row")
     parser.add_argument("--no-compiled", action="store_true", help="leave Inductor out, which takes minutes")
+    parser.add_argument("--limit", type=float, default=math.inf, help="seconds after which no row is begun")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
-    path = resolve(options.model)
-    checks, rows = [], []
+    path, end = resolve(options.model), time.monotonic() + options.limit
+    checks: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for check in parity(path, options.device):
         checks.append(check)
         said = check.get("skipped") or f"{check['agreement']:.3%} of pixels agree, wanted {check['wanted']:.1%}"
         print(f"parity  {check['engine']:12} batch {check['batch']}  {said}", flush=True)
+        write(options.json, options.device, checks, rows)
     print(f"\n{'engine':22}{'size':>10}{'batch':>6}{'ms':>9}{'p95':>9}{'pictures/s':>12}")
-    for row in timings(path, options.device, options.batch, options.seconds, not options.no_compiled):
+    for row in timings(path, options.device, options.batch, options.seconds, not options.no_compiled, end):
         rows.append(row)
         size = f"{row['width']}×{row['height']}"
         figures = (
@@ -188,11 +201,7 @@ def main() -> int:
             else f"{row['latency_ms']:9.2f}{row['latency_p95_ms']:9.2f}{row['throughput']:12.0f}"
         )  # fmt: skip
         print(f"{row['engine']:22}{size:>10}{row['batch']:>6}{figures}", flush=True)
-    if options.json:
-        versions = {"torch": torch.__version__, "cuda": torch.version.cuda, "python": sys.version.split()[0]}
-        name = torch.cuda.get_device_name(options.device) if options.device != "cpu" else "cpu"
-        told = {"device": name, "versions": versions, "parity": checks, "timings": rows}
-        options.json.write_text(json.dumps(told, indent=2))
+        write(options.json, options.device, checks, rows)
     return 0 if all(check.get("passed", True) for check in checks) else 1
 
 

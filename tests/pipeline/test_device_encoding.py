@@ -35,6 +35,7 @@ from tests.pipeline.pictures import noise, planes  # noqa: E402
 
 SIZE = (96, 64)
 INFO = StreamInfo(*SIZE, "nv12", Fraction(1, 25), Fraction(25), None)
+INFO_LARGE = StreamInfo(640, 360, "nv12", Fraction(1, 25), Fraction(25), None)
 
 
 class Nvenc:
@@ -184,6 +185,33 @@ def test_without_nvenc_every_picture_is_downloaded_for_x264(
     assert len(in_gpu_memory) == 1
     with pytest.raises(OutputError, match="no encoder opens"):
         LiveEncoder(host_info(), LiveEncoderOptions(encoder="h264_nvenc"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+def test_on_a_gpu_a_frame_is_the_picture_itself() -> None:
+    image = noise("nv12", 640, 360)
+    luma, chroma = planes(image)
+    drawn = nv12.uploaded(luma, chroma, "bt709", False, "cuda:0")
+    frame = device_pictures.as_frame(drawn, image)
+    assert picture.on_device(frame)
+    assert device_pictures.borrowed(frame).luma.data_ptr() == drawn.luma.data_ptr()
+    back = picture.on_host(frame)
+    assert all(np.array_equal(a, b) for a, b in zip(planes(back), (luma, chroma), strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+def test_on_a_gpu_with_nvenc_pictures_are_encoded_where_they_lie() -> None:
+    live = LiveEncoder(INFO_LARGE, LiveEncoderOptions())
+    if live.name != encoder.NVENC:
+        pytest.skip("this GPU has no NVENC")
+    image = noise("nv12", 640, 360)
+    frame = device_pictures.as_frame(nv12.uploaded(*planes(image), "bt709", False, "cuda:0"), image)
+    encoded = [part for k in range(5) for part in live.encode(frame, k * 3600, 0.0)]
+    assert live.takes_device
+    assert encoded[0].key
+    assert [part.pts for part in encoded] == [0, 3600, 7200, 10800, 14400]
 
 
 # Files ---------------------------------------------------------------------------------------------------------------

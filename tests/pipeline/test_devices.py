@@ -134,6 +134,37 @@ def test_a_picture_that_no_device_takes_fails_its_own_stream_and_no_device() -> 
     assert told == []
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_batch_without_room_is_computed_one_by_one_and_the_next_are_smaller(count: int) -> None:
+    def before(images: Sequence[np.ndarray]) -> None:
+        if len(images) > 2:
+            raise DeviceError("CUDA failed: out of memory (cudaErrorMemoryAllocation).", "memory")
+
+    sources = [ScriptedSource(f"s{i}", 40) for i in range(8)]
+    sinks, told = [Collect() for _ in sources], list[Degraded]()
+    with devices(count, before=before) as (model, made):
+        runtime = Runtime(plans(sources, sinks), [model], degraded=told.append)
+        runtime.start()
+        result = finished(runtime)
+        assert all(each.batches[-1] <= 2 for each in made)
+    assert [sink.indices for sink in sinks] == [list(range(40))] * 8
+    assert [s.reason for s in result.streams] == ["complete"] * 8
+    assert told
+    assert {what.lacking for what in told} == {"memory"}
+    assert all(what.instead in {"batch 1", "batch 2", "batch 3", "batch 4"} for what in told)
+
+
+def test_a_picture_without_room_by_itself_fails_its_stream() -> None:
+    def before(_images: object) -> None:
+        raise MemoryError
+
+    sink = Collect()
+    with engine(before=before) as alone:
+        runtime = Runtime(plans([ScriptedSource("a", 3)], [sink]), [LoadedModel(alone)])
+        runtime.start()
+        assert [s.reason for s in finished(runtime).streams] == ["failed"]
+
+
 def test_the_last_device_fails_as_a_single_one_does() -> None:
     sinks = [Collect(), Collect()]
     with engine(before=Breaking(4)) as one, engine(before=Breaking(4)) as two:
