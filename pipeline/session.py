@@ -22,12 +22,13 @@ from typing import Any, Protocol, Self, runtime_checkable
 import msgspec
 
 import engines
-from engines.cuda.probe import has_driver
+from engines.cuda.probe import has_driver, without_kernels
 from engines.errors import ModelError, OutputError, RoadlensError, SourceError, UsageError
 from engines.loading import Building, Degraded, Observe, in_tenths
 from pipeline.anonymize import AnonymizeStage, check_segmenter
 from pipeline.config import Config, StreamConfig, check, devices_of
 from pipeline.decoding import Decoding
+from pipeline.encoder import NVENC
 from pipeline.event_clip import EventClip, EventRing
 from pipeline.fragments import ResumePoint
 from pipeline.frame import Analysis
@@ -341,7 +342,11 @@ class Session:
         on_cpu = config.decode == "auto" and all(device == "cpu" for device in own)
         numbered = (device.partition(":")[2] for device in own)
         gpu = next((int(number) for number in numbered if number), 0)
-        return Decoding(name, "cpu" if on_cpu else config.decode, gpu, degraded=self._degraded)
+        decoding = Decoding(name, "cpu" if on_cpu else config.decode, gpu, degraded=self._degraded)
+        if decoding.decoder == "cuda" and (missing := without_kernels(gpu)) is not None:
+            sentence = f"{name}: {missing[1]}; PyTorch's own operations do the kernels' work, and take longer."
+            self._degraded(Degraded(name, "triton", "torch", missing[0], sentence))
+        return decoding
 
     def _degraded(self, what: Degraded) -> None:
         """Count what could not be had, and say it once, however many streams go without."""
@@ -388,6 +393,10 @@ class Session:
         encoders = [sink for sink in files if isinstance(sink, VideoWriter | LiveOutput)]
         for encoder in encoders:
             encoder.observe(self._degraded)
+            options = self.config.outputs.encoder if isinstance(encoder, LiveOutput) else self.config.video
+            if options.encoder == "auto" and encoder.encoder != NVENC and has_driver():
+                sentence = f"{stream.id}: this GPU opens no NVENC encoder; {encoder.encoder} is used."
+                self._degraded(Degraded(stream.id, "nvenc", encoder.encoder, "nvenc", sentence))
         if stream.overlay is not None and encoders:
             # One download serves several encoders in host memory: pictures stay where all of them read the GPU's.
             stream.overlay.stay = lambda: all(encoder.takes_device for encoder in encoders)
@@ -742,9 +751,6 @@ class Session:
                 sinks.append(writer)
                 self.encoders[stream.id] = writer.encoder
                 self.metrics.encoder(stream.id, writer.encoder)
-                if self.config.video.encoder == "auto" and writer.encoder != "h264_nvenc" and has_driver():
-                    sentence = f"{stream.id}: this GPU opens no NVENC encoder; {writer.encoder} is used."
-                    self._degraded(Degraded(stream.id, "nvenc", writer.encoder, "nvenc", sentence))
         return sinks
 
     # Running --------------------------------------------------------------------------------------------------------
