@@ -145,7 +145,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: tuple[ModelConfig, ...] = (ModelConfig("cityscapes-unet"),)
     boxes: ComponentOptions = ComponentOptions()
     min_score: Share = 0.5
-    hold_score: Share = 0.3
+    hold_score: Share = 0.4
     tracking: TrackingOptions = TrackingOptions()
     overlay: OverlayStyle = OverlayStyle()
     video: VideoConfig = VideoConfig()

@@ -35,7 +35,7 @@ class FuseOptions:
     components: ComponentOptions = field(default_factory=ComponentOptions)
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     min_score: float = 0.5
-    hold_score: float = 0.3
+    hold_score: float = 0.4
 
 
 class Fuser:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import engines
-from training.box_metrics import Figure, average_precision, bootstrap, paired_iou
+from training.box_metrics import average_precision, paired_iou
 from training.data.lead_vehicle import (
     CITYSCAPES_CORRIDOR,
     LARGEST_ZOOM,
@@ -33,6 +33,7 @@ from training.data.lead_vehicle import (
     find_lead_vehicle,
     load_lead_vehicles,
 )
+from training.evaluation import bootstrap
 
 UInt8 = NDArray[np.uint8]
 Answer = tuple[NDArray[np.float64], float]
@@ -40,6 +41,8 @@ Answer = tuple[NDArray[np.float64], float]
 
 MIN_SCORE = 0.5
 """From which score on the pipeline shows a box, `min_score` of its configuration."""
+
+BASELINE = " + rule"
 
 _NOTHING: Answer = (np.zeros(4), 0.0)
 _GENEROUS = replace(
@@ -92,29 +95,35 @@ def localizer(name: str, precision: engines.Precision) -> Callable[[UInt8], Answ
     return answer
 
 
-def figures(
-    score: NDArray[np.float64], iou: NDArray[np.float64], present: NDArray[np.bool_]
-) -> dict[str, Callable[[NDArray[np.int64]], float]]:
-    """What is told of a model, each as a function of the pictures drawn."""
-    shown = score >= MIN_SCORE
+def figures(rows: NDArray[np.float64], names: list[str]) -> dict[str, float]:
+    """What is told of the models, and by how much the first is above each baseline, as `figure|model`.
 
-    def mean(values: NDArray[np.float64] | NDArray[np.bool_], of: NDArray[np.bool_]) -> float:
-        return float(values[of].mean()) if of.any() else float("nan")
+    Args:
+        rows: (N, 1 + 2·M): whether a lead vehicle is there, then score and IoU of each model.
+        names: of the models.
+    """
+    present = rows[:, 0] > 0
+    told: dict[str, float] = {}
+    for number, name in enumerate(names):
+        score, iou = rows[:, 1 + 2 * number], rows[:, 2 + 2 * number]
+        shown = score >= MIN_SCORE
+        told |= {
+            f"presence AP|{name}": average_precision(score, present),
+            f"detection AP at IoU 0.5|{name}": average_precision(score, present & (iou >= 0.5), int(present.sum())),
+            f"mean IoU where present|{name}": _mean(iou[present]),
+            f"mean IoU of the true boxes shown|{name}": _mean(iou[present & shown]),
+            f"found where present|{name}": _mean(shown[present]),
+            f"false alarms where absent|{name}": _mean(shown[~present]),
+        }
+    for key, value in list(told.items()):
+        figure, name = key.split("|")
+        if BASELINE in name:
+            told[f"{figure}|{names[0]} less {name}"] = told[f"{figure}|{names[0]}"] - value
+    return told
 
-    return {
-        "presence AP": lambda d: average_precision(score[d], present[d]),
-        "detection AP at IoU 0.5": lambda d: average_precision(
-            score[d], (present & (iou >= 0.5))[d], int(present[d].sum())
-        ),
-        "mean IoU where present": lambda d: mean(iou[d], present[d]),
-        "… of the boxes shown": lambda d: mean(iou[d], (present & shown)[d]),
-        f"found where present (score ≥ {MIN_SCORE:g})": lambda d: mean(shown[d], present[d]),
-        "false alarms where absent": lambda d: mean(shown[d], ~present[d]),
-    }
 
-
-def show(figure: Figure) -> str:
-    return f"{figure.value:.3f} ({figure.interval.low:.3f} to {figure.interval.high:.3f})"
+def _mean(values: NDArray[np.float64] | NDArray[np.bool_]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def main() -> None:
@@ -131,29 +140,29 @@ def main() -> None:
     data = load_lead_vehicles(options.data, options.split, 256, 256, options.cache)
     print(f"{options.split}: {len(data)} pictures, {int(data.present.sum())} with a lead vehicle; {data.protocol}\n")
     subjects = {
-        f"{options.localizer} bf16/auto": localizer(options.localizer, "auto"),
+        f"{options.localizer} auto": localizer(options.localizer, "auto"),
         f"{options.localizer} fp32": localizer(options.localizer, "fp32"),
         f"{options.segmenter} auto + rule": segmenter(options.segmenter, "auto", merged=False),
-        f"{options.segmenter} auto + rule, one class": segmenter(options.segmenter, "auto", merged=True),
+        f"{options.segmenter} auto{BASELINE}, one class": segmenter(options.segmenter, "auto", merged=True),
     }
     if engines.bundled.int8_file(engines.bundled.resolve(options.localizer)).is_file():
         subjects[f"{options.localizer} int8"] = localizer(options.localizer, "int8")
-    subjects[f"{options.segmenter} int8 + rule"] = segmenter(options.segmenter, "int8", merged=False)
+    subjects[f"{options.segmenter} int8{BASELINE}"] = segmenter(options.segmenter, "int8", merged=False)
 
-    told = {}
-    for name, answer in subjects.items():
+    columns = [data.present.astype(np.float64)]
+    for answer in subjects.values():
         answers = [answer(photo) for photo in data.photos]
-        iou = paired_iou(np.stack([box for box, _ in answers]), data.boxes.astype(np.float64))
-        told[name] = figures(np.array([score for _, score in answers]), iou, data.present)
-    for measure in next(iter(told.values())):
-        print(f"## {measure}")
-        for name in subjects:
-            print(f"| {name} | {show(bootstrap(told[name][measure], len(data)))} |")
-        ours, *others = (name for name in subjects if "+ rule" not in name or "auto" in name)
-        for other in (name for name in others if "+ rule" in name):
-            first, second = told[ours][measure], told[other][measure]
-            difference = bootstrap(lambda d, a=first, b=second: a(d) - b(d), len(data))
-            print(f"| {ours} less {other} | {show(difference)} |")
+        columns.append(np.array([score for _, score in answers]))
+        columns.append(paired_iou(np.stack([box for box, _ in answers]), data.boxes.astype(np.float64)))
+    rows, names = np.stack(columns, axis=1), list(subjects)
+    told = figures(rows, names)
+    intervals = bootstrap(rows, lambda drawn: figures(drawn, names))
+    for figure in dict.fromkeys(key.split("|")[0] for key in told):
+        print(f"## {figure}")
+        for key in (key for key in told if key.startswith(f"{figure}|")):
+            interval = intervals[key]
+            spread = "" if interval is None else f" ({interval.low:.3f} to {interval.high:.3f})"
+            print(f"| {key.split('|')[1]} | {told[key]:.3f}{spread} |")
         print()
 
     wall: dict[str, list[float]] = {name: [] for name in subjects}
