@@ -188,7 +188,9 @@ def found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_a_new_task_is_a_data_module_a_task_file_and_a_recipe(found: Path, tmp_path: Path) -> None:
+def test_a_new_task_is_a_data_module_a_task_file_and_a_recipe(
+    found: Path, tiny_export: Path, pairs_folder: Path, tmp_path: Path
+) -> None:
     run, onnx, page = tmp_path / "run", tmp_path / "glimmer.onnx", tmp_path / "report.html"
     environment = {**os.environ, "PYTHONPATH": f"{found}{os.pathsep}{ROOT}"}
     words = ["train", str(found / "glimmer.yaml"), "--data", str(found), "-o", str(run)]
@@ -225,14 +227,29 @@ def test_a_new_task_is_a_data_module_a_task_file_and_a_recipe(found: Path, tmp_p
     assert json.loads(again.stdout)["figures"]["mean_iou"]["value"] == pytest.approx(figure["value"], abs=1e-3)
 
     reported = call(
-        "report", onnx, "--data", found, "--run", f"{onnx}={run}", "-o", page, "--markdown", "--seconds", 0.1
+        "report",
+        onnx,
+        tiny_export,
+        "--data",
+        f"{onnx}={found}",
+        "--data",
+        pairs_folder,
+        "--run",
+        f"{onnx}={run}",
+        "-o",
+        page,
+        "--markdown",
+        "--seconds",
+        0.1,
     )
     assert reported.exit_code == 0, reported.output
     assert "| `first-glimmer` | 150 steps of 8 | 48×32 |" in reported.stdout
     text = page.read_text()
-    assert "Glimmers" in text
+    assert '<a href="#glimmer">Glimmers</a>' in text, "the table of all models"
+    assert '<a href="#segmentation">Segmentation</a>' in text
     assert "square 3" in text
-    assert text.count("<img") == 2 * 8, "four best and four worst: the truth and the answer"
+    pictures = 2 * 8 + 3 * 4
+    assert text.count("<img") == pictures, "all 8 with truth and answer; all 4 pairs with photo, truth and answer"
 
     shown = call("data", "show", found, "--set", "glimmer_data", "-n", 3, "-o", tmp_path / "sheet.png")
     assert shown.exit_code == 0, shown.output

@@ -120,6 +120,7 @@ class LeadVehicle(EncoderTask[LeadVehicleRecipe, "Localizer", LeadVehicles]):
     """
 
     recipe_type = LeadVehicleRecipe
+    title = "The vehicle ahead"
     score = "presence_ap_times_iou"
 
     def build_model(self) -> Localizer:
@@ -175,6 +176,9 @@ class LeadVehicle(EncoderTask[LeadVehicleRecipe, "Localizer", LeadVehicles]):
         rows = np.arange(len(picked))
         iou = paired_iou(np.asarray(outputs["boxes"], np.float64)[rows, best], data.boxes[picked].astype(np.float64))
         return np.stack([data.present[picked].astype(np.float64), scores[rows, best], iou], axis=1)
+
+    def truth(self, data: LeadVehicles, index: int) -> Outputs:
+        return {"boxes": data.boxes[[index]]} if data.present[index] else {}
 
     def scores(self, rows: NDArray[Any]) -> dict[str, float]:
         """- `presence_ap`: average precision of "there is a vehicle ahead", by the score.

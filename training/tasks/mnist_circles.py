@@ -90,6 +90,7 @@ class MnistCircles(Task[CirclesRecipe, "CircleNet", EncircledDigits]):
     circles, exactly; the same as pixels of rendered circles."""
 
     recipe_type = CirclesRecipe
+    title = "Circles around digits"
     splits = ("fit", "dev", "train", "test")
     score = "circle_iou"
 
@@ -169,6 +170,11 @@ class MnistCircles(Task[CirclesRecipe, "CircleNet", EncircledDigits]):
         right = outputs["labels"][:, 0] == data.digits.labels[chosen]
         areas, pixels = circle_overlaps(circles, truth), rendered_overlaps(circles, truth, SIDE, SIDE)
         return np.stack([right.astype(np.float64), *areas, *pixels], axis=1)
+
+    def truth(self, data: EncircledDigits, index: int) -> Outputs:
+        x, y, radius = data.digits.circles[index]
+        box = np.array([[x - radius, y - radius, x + radius, y + radius]], np.float32) / SIDE
+        return {"boxes": box, "labels": data.digits.labels[[index]].astype(np.int32)}
 
     def scores(self, rows: NDArray[Any]) -> dict[str, float]:
         """A circle under a wrong class has no intersection. `jaccard` as the known work has it: of the circles

@@ -62,6 +62,7 @@ class MnistSegmentation(Task[MnistSegmentationRecipe, "CompactUNet", Sheets]):
     where one class has more than one half."""
 
     recipe_type = MnistSegmentationRecipe
+    title = "Masks of digits"
     splits = ("fit", "dev", "train", "test")
 
     @property
@@ -161,6 +162,9 @@ class MnistSegmentation(Task[MnistSegmentationRecipe, "CompactUNet", Sheets]):
         sure = outputs["confidence"] > 127 if "confidence" in outputs else np.ones(found.shape, bool)
         classes = len(self._classes)
         return np.stack([confusions(truth, found, classes), confusions(truth, found, classes, sure)], axis=1)
+
+    def truth(self, data: Sheets, index: int) -> Outputs:
+        return {"class_map": data.labels[index]}
 
     def scores(self, rows: NDArray[Any]) -> dict[str, float]:
         """`jaccard` as the known work has it: of each picture's binary masks, the mean over pictures. The others are

@@ -93,6 +93,7 @@ class PetLocalization(EncoderTask[PetLocalizationRecipe, "Localizer", Pets]):
     """See `training.task.Task`. A row of figures is what `_COLUMNS` names."""
 
     recipe_type = PetLocalizationRecipe
+    title = "Heads of cats and dogs"
 
     def check(self) -> None:
         super().check()

@@ -48,6 +48,7 @@ class PetSegmentation(EncoderTask[PetSegmentationRecipe, "Segmenter", Pets]):
     then the same three where the border counts as pet."""
 
     recipe_type = PetSegmentationRecipe
+    title = "Cats and dogs against their background"
     score = "foreground_iou"
 
     def check(self) -> None:
