@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import NoReturn, Self
@@ -71,7 +72,10 @@ def run_session(config: Config, *, resume: bool = False, verbose: bool = False) 
     if config.summary is not None:
         write_summary(config.summary, values)
     _print_result(console, session, result)
-    return exit_code(result)
+    code = exit_code(result)
+    if signals.heard:
+        _leave(code)  # a thread that hangs in native code, such as a socket's last messages, holds up no end
+    return code
 
 
 def _opened(config: Config, resume: bool, console: Console) -> Session:
@@ -144,6 +148,11 @@ class _Signals:
             raise session
         return session
 
+    @property
+    def heard(self) -> bool:
+        """Whether a signal came."""
+        return self._heard.is_set()
+
     def stop(self, runtime: Runtime) -> None:
         """What to stop from now on; at once, where a signal came before."""
         self._runtime = runtime
@@ -181,6 +190,8 @@ class _Signals:
 def _leave(code: int) -> NoReturn:
     """End the process though threads of it hang."""
     logging.shutdown()
+    with suppress(OSError, ValueError):  # nobody reads it any more
+        sys.stdout.flush()
     os._exit(code)
 
 
