@@ -60,6 +60,8 @@ def roadlens_here(
     """As `roadlens`, in this process, which has imported everything: for mistakes, which end before a run begins."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
+    # The handlers of other libraries, absl's among them, would close the files that pytest captures into.
+    monkeypatch.setattr(logging, "shutdown", lambda: None)
     loggers = [logging.getLogger(name) for name in (None, "pipeline", "engines")]
     before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
 
