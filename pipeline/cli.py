@@ -6,6 +6,7 @@ Only typer is imported here; FFmpeg, OpenCV and OpenVINO are loaded by the comma
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from functools import cache
 from importlib.metadata import entry_points, version
@@ -299,11 +300,15 @@ def _with_lists(
     import msgspec
 
     from engines.settings import decode
-    from pipeline.config import MetricsConfig, ModelConfig, PublishConfig, StreamConfig, check
+    from pipeline.config import DEVICES, MetricsConfig, ModelConfig, PublishConfig, StreamConfig, check
 
     changes: dict[str, Any] = {"streams": (*settings.streams, *(StreamConfig(s, realtime=realtime) for s in sources))}
     if models:
         changes["models"] = tuple(_model(text) for text in models)
+    if device is not None and re.match(DEVICES, device) is None:
+        raise UsageError(
+            f"--device {device!r} is no device; give auto, cpu, cuda or cuda:N, or several such as cuda:0,cuda:1"
+        )
     for key, value in (("precision", precision), ("device", device)):
         if value is not None:
             chosen = changes.get("models", settings.models)

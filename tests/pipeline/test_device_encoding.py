@@ -207,7 +207,8 @@ def test_on_a_gpu_with_nvenc_pictures_are_encoded_where_they_lie() -> None:
     if live.name != encoder.NVENC:
         pytest.skip("this GPU has no NVENC")
     image = noise("nv12", 640, 360)
-    frame = device_pictures.as_frame(nv12.uploaded(*planes(image), "bt709", False, "cuda:0"), image)
+    luma, chroma = planes(image)
+    frame = device_pictures.as_frame(nv12.uploaded(luma, chroma, "bt709", False, "cuda:0"), image)
     encoded = [part for k in range(5) for part in live.encode(frame, k * 3600, 0.0)]
     assert live.takes_device
     assert encoded[0].key

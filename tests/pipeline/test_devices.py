@@ -13,6 +13,7 @@ import pytest
 from engines.errors import DeviceError, UsageError
 from engines.loading import Degraded
 from engines.settings import decode
+from pipeline import cli
 from pipeline.config import Config, ModelConfig, StreamConfig, check, devices_of
 from pipeline.placement import Placer
 from pipeline.runtime import LoadedModel, RunResult, Runtime, StreamPlan
@@ -226,6 +227,16 @@ def test_devices_that_may_be_given(device: str) -> None:
 def test_devices_that_may_not(device: str) -> None:
     with pytest.raises(UsageError, match="device"):
         decode({"models": [{"model": "m", "device": device}]}, Config, "a test")
+
+
+def test_devices_and_precisions_of_the_command_line_are_every_models() -> None:
+    both = Config(models=(ModelConfig("a", every=2), ModelConfig("b", device="cuda")))
+    found = cli._with_lists(both, [], [], "fp16", "cuda:0,cuda:1", [], [], None, False)
+    assert found.models == (
+        ModelConfig("a", "fp16", "cuda:0,cuda:1", 2), ModelConfig("b", "fp16", "cuda:0,cuda:1"),
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=r"--device 'gpu' is no device; give auto, cpu, cuda or cuda:N, or several"):
+        cli._with_lists(both, [], [], None, "gpu", [], [], None, False)
 
 
 def test_models_of_one_stream_are_on_one_device() -> None:
