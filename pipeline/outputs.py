@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from engines.errors import UsageError
+from pipeline.browser_view import BrowserView
 from pipeline.encoder import LiveEncoderOptions
 from pipeline.frame import Mode
 from pipeline.hls import Hls, HlsOptions
@@ -71,8 +72,10 @@ def open_outputs(
     options: OutputOptions,
     metrics: Metrics,
     observers: Sequence[OutputObserver] = (),
+    browsers: BrowserView | None = None,
 ) -> LiveOutput | None:
-    """The live output of a stream with all its destinations, started; None where nothing goes out.
+    """The live output of a stream with all its destinations, started; None where nothing goes out. `browsers` get what
+    is encoded for the others.
 
     Raises:
         OutputError: a folder cannot be written, or no encoder opens.
@@ -90,15 +93,17 @@ def open_outputs(
 
     destinations: list[Destination] = []
     if options.hls is not None:
-        destinations.append(Hls(stream, options.hls, dropped("hls"), observe))
+        destinations.append(Hls(stream, options.hls, dropped(Hls.name), observe))
     if options.record is not None:
-        destinations.append(Recording(stream, options.record, dropped("recording"), observe))
+        destinations.append(Recording(stream, options.record, dropped(Recording.name), observe))
     names: Counter[str] = Counter()
     for push in options.push:
         scheme = push.address.split("://", 1)[0].lower()
         names[scheme] += 1
         name = scheme if names[scheme] == 1 else f"{scheme}-{names[scheme]}"
         destinations.append(Push(stream, push, name, dropped(name), observe))
+    if browsers is not None:
+        destinations.append(browsers)
     output = LiveOutput(stream, info, mode, destinations, options.encoder, options.card, dropped("encoder"))
     metrics.encoder(stream, output.encoder)
     return output

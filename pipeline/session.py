@@ -26,6 +26,7 @@ from engines.cuda.probe import has_driver, without_kernels
 from engines.errors import ModelError, OutputError, RoadlensError, SourceError, UsageError
 from engines.loading import Building, Degraded, Observe, in_tenths
 from pipeline.anonymize import AnonymizeStage, check_segmenter
+from pipeline.browser_view import BrowserView
 from pipeline.config import Config, StreamConfig, check, devices_of
 from pipeline.decoding import Decoding
 from pipeline.encoder import NVENC
@@ -35,6 +36,7 @@ from pipeline.frame import Analysis
 from pipeline.fuse import FuseOptions
 from pipeline.jsonlines import JsonLines, complete_lines, read_lines, truncate_lines
 from pipeline.keys import server_keys
+from pipeline.live_input import LiveOptions
 from pipeline.live_output import LiveOutput
 from pipeline.live_view import LiveView
 from pipeline.metrics import Metrics
@@ -137,6 +139,7 @@ class RunningStream:
         info: what opening the source said; None until then.
         overlay: what draws its pictures; None where nothing is drawn.
         output: its live outputs; None where there are none.
+        browsers: what a server's browsers get of them; None where there are none.
         ring: its newest packets, to be saved; None where none are kept.
         paused: whether it was told to rest.
         removed: whether it was told to go.
@@ -151,6 +154,7 @@ class RunningStream:
     info: StreamInfo | None = None
     overlay: OverlayStage | None = None
     output: LiveOutput | None = None
+    browsers: BrowserView | None = None
     ring: EventRing | None = None
     paused: bool = False
     removed: bool = False
@@ -370,6 +374,12 @@ class Session:
         info = stream.info
         if info is None:
             raise RuntimeError(f"the source of stream {stream.id!r} is not open")
+        bound = stream.config.live.latency_bound
+        if source.mode == "live" and bound < min(float(1 / info.rate), LiveOptions().latency_bound):
+            log.warning(
+                "%s: a latency bound of %g ms is less than one frame of it (%g ms), so that most will be too old; "
+                "raise live.latency_bound", stream.id, bound * 1000, 1000 / info.rate,
+            )  # fmt: skip
         if stream.berth is not None:
             self._placer.pace(stream.berth, float(info.rate))
         stages = list(self._stages)
@@ -384,10 +394,12 @@ class Session:
                 stream.overlay.wanted = lambda: view.viewers(stream.id) > 0
             stages.append(stream.overlay)
         files = self._file_sinks(stream, info, start)
+        browsers = BrowserView(stream.id) if self._serving else None
         stream.output = open_outputs(
-            stream.id, info, source.mode, self.config.outputs, self.metrics, [self._told_of_output]
+            stream.id, info, source.mode, self.config.outputs, self.metrics, [self._told_of_output], browsers
         )  # fmt: skip
         if stream.output is not None:
+            stream.browsers = browsers
             stream.resources.callback(stream.output.close)
             files.append(stream.output)
         encoders = [sink for sink in files if isinstance(sink, VideoWriter | LiveOutput)]

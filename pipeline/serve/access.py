@@ -44,6 +44,7 @@ SECURITY_HEADERS = (
                 b"script-src 'self'",
                 b"style-src 'self'",
                 b"img-src 'self' blob: data:",
+                b"media-src blob:",
                 b"connect-src 'self'",
                 b"base-uri 'none'",
                 b"form-action 'self'",

@@ -35,6 +35,7 @@ class StreamAnswer(msgspec.Struct, frozen=True):
         decode_errors: packets that did not decode.
         clips: whether its last seconds can be saved.
         viewers: how many watch.
+        video: whether browsers can have it as video, at `view.mp4`.
         overlay: what is drawn.
         config: what it was asked to be, without credentials.
     """
@@ -60,6 +61,7 @@ class StreamAnswer(msgspec.Struct, frozen=True):
     decode_errors: int
     clips: bool
     viewers: int
+    video: bool
     overlay: OverlayStyle | None
     config: dict[str, Any]
 
@@ -209,6 +211,7 @@ def stream_answer(stream: RunningStream, result: StreamResult | None, pace: Pace
         decode_errors=0 if result is None else result.decode_errors,
         clips=stream.ring is not None,
         viewers=viewers,
+        video=stream.browsers is not None,
         overlay=None if stream.overlay is None else stream.overlay.style,
         config=shown(stream.config),
     )

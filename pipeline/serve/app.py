@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 
 from engines.errors import OutputError, RoadlensError, SourceError, UsageError
 from engines.settings import nearest
+from pipeline.browser_view import BrowserViewer, VideoDescription
 from pipeline.config import StreamConfig
 from pipeline.hls import PLAYLIST, hls_file
 from pipeline.live_view import Viewer, ViewPicture
@@ -171,6 +172,7 @@ def _found(service: Service, name: str) -> tuple[Session, RunningStream]:
 def _answer(service: Service, stream: RunningStream) -> StreamAnswer:
     session = service.session
     viewers = 0 if session.view is None else session.view.viewers(stream.id)
+    viewers += 0 if stream.browsers is None else stream.browsers.viewers
     result = session.runtime.progress().get(stream.id)
     return stream_answer(stream, result, service.statistics.pace(stream.id), viewers)
 
@@ -355,6 +357,16 @@ async def _send_asked(service: Service, socket: WebSocket, viewer: Viewer, asked
             wanted = False
 
 
+async def _send_video(service: Service, socket: WebSocket, viewer: BrowserViewer) -> None:
+    """The description as JSON, the head, and the fragments as they come."""
+    while not (viewer.over or service.stopping):
+        item = await viewer.next_async(LOOK_SECONDS)
+        if isinstance(item, VideoDescription):
+            await socket.send_text(msgspec.json.encode(item).decode())
+        elif item is not None:
+            await socket.send_bytes(item)
+
+
 async def _listen(socket: WebSocket, asked: asyncio.Semaphore) -> None:
     """Count what a viewer asks for, until it is gone."""
     while (await socket.receive())["type"] != "websocket.disconnect":
@@ -423,6 +435,25 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         asked = asyncio.Semaphore(0)
         with service.counted_viewer(), service.view.watch(stream) as viewer:
             await _until_one_ends(_listen(socket, asked), _send_asked(service, socket, viewer, asked))
+        with suppress(RuntimeError, WebSocketDisconnect):
+            await socket.close(1000, "the stream is over")
+
+    @app.websocket(one + "/view.mp4")
+    async def video(socket: WebSocket, stream: str) -> None:
+        """Fragmented MP4 for Media Source Extensions, of a stream that is encoded for an output anyway: its type as
+        JSON, then the head, then a fragment a picture. A viewer that is too slow goes on with the next key frame.
+        """
+        await socket.accept()
+        try:
+            _, running = _found(service, stream)
+            if running.browsers is None:
+                raise HTTPException(404, f"the stream {stream[:64]!r} is not encoded for any output; take its pictures")
+            service.check_viewers()
+        except (HTTPException, NotReady) as error:
+            await socket.close(4404, str(getattr(error, "detail", error))[:100])
+            return
+        with service.counted_viewer(), running.browsers.watch() as viewer:
+            await _until_one_ends(_listen(socket, asyncio.Semaphore(0)), _send_video(service, socket, viewer))
         with suppress(RuntimeError, WebSocketDisconnect):
             await socket.close(1000, "the stream is over")
 

@@ -17,6 +17,7 @@ import engines
 from engines.errors import SourceError, UsageError
 from engines.loading import Building, Degraded
 from pipeline.config import Config, ModelConfig, PublishConfig, StreamConfig, VideoConfig
+from pipeline.live_input import LiveOptions
 from pipeline.metrics import Metrics
 from pipeline.session import Session
 from pipeline.state import SourceState, StateChange
@@ -147,6 +148,13 @@ def test_while_an_engine_is_built_the_metrics_say_so(segmenter: Path, monkeypatc
         assert value("roadlens_degraded_total", degraded) == 1.0
     finally:
         session.close()
+
+
+def test_a_bound_below_one_frame_is_said(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    session, _ = serving(StreamConfig(DRIVE, "a", realtime=True, live=LiveOptions(latency_bound=0.01)))
+    until(lambda: "a" in session.runtime.counts())
+    (said,) = (r.getMessage() for r in caplog.records if "latency bound" in r.getMessage())
+    assert said.startswith("a: a latency bound of 10 ms is less than one frame of it (40 ms)")
 
 
 def resident() -> int:

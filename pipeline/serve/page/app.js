@@ -117,9 +117,96 @@ class Screen {
   }
 }
 
+// The same as video, where the stream is encoded for an output anyway: H.264 in fragments of MP4 ------------------------
+const BEHIND = 0.7; // seconds behind the newest picture from which the player jumps to it
+const KEPT = 10; // seconds of the past that the browser keeps
+
+class VideoScreen {
+  constructor(id, video, fail) {
+    this.id = id;
+    this.video = video;
+    this.fail = fail;
+    this.socket = null;
+    this.shown = 0;
+    const count = () => {
+      this.shown += 1;
+      video.dataset.shown = String(this.shown);
+      video.requestVideoFrameCallback(count);
+    };
+    video.requestVideoFrameCallback?.(count);
+    video.addEventListener("error", () => { if (this.socket) this.fail(); });
+  }
+
+  open() {
+    if (this.socket || document.hidden) return;
+    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new WebSocket(`${scheme}//${location.host}${API}/streams/${encodeURIComponent(this.id)}/view.mp4`);
+    socket.binaryType = "arraybuffer";
+    this.socket = socket;
+    this.waiting = [];
+    this.buffer = null;
+    this.media = new MediaSource();
+    const opened = new Promise((resolve) => { this.media.addEventListener("sourceopen", resolve, { once: true }); });
+    this.video.src = URL.createObjectURL(this.media);
+    socket.onmessage = async ({ data }) => {
+      if (typeof data !== "string") {
+        this.waiting.push(data);
+        this.pump();
+        return;
+      }
+      const { mime } = JSON.parse(data);
+      if (this.buffer || !MediaSource.isTypeSupported(mime)) { this.fail(); return; }
+      await opened;
+      if (this.socket !== socket) return;
+      this.buffer = this.media.addSourceBuffer(mime);
+      this.buffer.addEventListener("updateend", () => { this.follow(); this.pump(); });
+      this.pump();
+    };
+    socket.onclose = ({ code }) => {
+      if (this.socket !== socket) return;
+      this.close();
+      if (code === 4404) this.fail();
+    };
+  }
+
+  pump() {
+    const { buffer, video } = this;
+    if (!buffer || buffer.updating || !this.waiting.length) return;
+    try {
+      const begin = buffer.buffered.length ? buffer.buffered.start(0) : 0;
+      if (video.currentTime - begin > 2 * KEPT) buffer.remove(begin, video.currentTime - KEPT);
+      else buffer.appendBuffer(this.waiting.shift());
+    } catch {
+      this.fail();
+    }
+  }
+
+  follow() {
+    const { buffered } = this.buffer ?? {};
+    if (!buffered?.length) return;
+    const newest = buffered.end(buffered.length - 1), begin = buffered.start(buffered.length - 1);
+    const { video } = this;
+    if (video.currentTime < begin || newest - video.currentTime > BEHIND) video.currentTime = Math.max(begin, newest - 0.1);
+    if (video.paused) video.play().catch(() => {});
+  }
+
+  close() {
+    const socket = this.socket;
+    this.socket = null;
+    this.buffer = null;
+    socket?.close();
+    if (this.video.src) {
+      URL.revokeObjectURL(this.video.src);
+      this.video.removeAttribute("src");
+      this.video.load();
+    }
+  }
+}
+
 // Cards ---------------------------------------------------------------------------------------------------------------
 function makeCard(id) {
   const canvas = element("canvas", { width: 640, height: 360, role: "img", "aria-label": `Live view of ${id}` });
+  const video = element("video", { muted: true, playsInline: true, hidden: true, "aria-label": `Live view of ${id}` });
   const badge = element("span", { className: "badge" });
   const away = element("p", { className: "away", hidden: true });
   const title = element("h3", { textContent: id, id: `title-${id}` });
@@ -139,7 +226,7 @@ function makeCard(id) {
   const pause = button("pause", "Pause", () => call("POST", `${path}/${pause.dataset.does}`).then(refresh));
   const clip = button("clip", "Save what led up to now", () => call("POST", `${path}/clip`).then(({ file }) => toast(`${file} is being saved.`)));
   const card = element("article", { className: "card", "aria-labelledby": `title-${id}` },
-    element("div", { className: "screen" }, canvas, badge, away),
+    element("div", { className: "screen" }, canvas, video, badge, away),
     element("div", { className: "about" }, title, source),
     figures,
     element("div", { className: "actions" },
@@ -152,9 +239,19 @@ function makeCard(id) {
       element("span", { className: "space" }),
       button("remove", "Remove", () => askToRemove(id, path), "plain icon danger")));
   $("cards").append(card);
-  const made = { card, clip, badge, away, source, values, pause, screen: new Screen(id, canvas) };
+  const made = { card, clip, badge, away, source, values, pause, canvas, video, screen: new Screen(id, canvas) };
   cards.set(id, made);
   return made;
+}
+
+function useVideo(id, made, wanted) {
+  const able = wanted && !made.failed && "MediaSource" in window;
+  if (able === made.screen instanceof VideoScreen) return;
+  made.screen.close();
+  const fail = () => { made.failed = true; useVideo(id, made, false); made.screen.open(); };
+  made.screen = able ? new VideoScreen(id, made.video, fail) : new Screen(id, made.canvas);
+  made.video.hidden = !able;
+  made.canvas.hidden = able;
 }
 
 function showCard(stream) {
@@ -188,6 +285,7 @@ function showCard(stream) {
     pause.replaceChildren(glyph(ICONS[does]));
   }
   made.card.classList.toggle("chosen", stream.id === chosen);
+  useVideo(stream.id, made, stream.video);
   if (!over) made.screen.open();
 }
 

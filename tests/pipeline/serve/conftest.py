@@ -39,9 +39,11 @@ Serving = Callable[..., AbstractContextManager[Server]]
 
 
 @contextmanager
-def running(model: Path, token: str | None = None, opened: bool = True, **options: Any) -> Iterator[Server]:
-    """A server in this process, with its engine loaded unless told otherwise."""
-    config = Config(models=(ModelConfig(str(model)),), serve=ServeOptions(port=0, **options))
+def running(
+    model: Path, token: str | None = None, opened: bool = True, settings: dict[str, Any] | None = None, **options: Any
+) -> Iterator[Server]:
+    """A server in this process, with its engine loaded unless told otherwise; `settings` are the configuration's."""
+    config = Config(models=(ModelConfig(str(model)),), serve=ServeOptions(port=0, **options), **(settings or {}))
     server, listening, service = _server(config, Access(token))
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     with ExitStack() as stack:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import re
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import av
 import cv2
 import httpx
 import numpy as np
@@ -17,6 +19,8 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from pipeline.hls import HlsOptions
+from pipeline.outputs import OutputOptions
 from pipeline.state import SourceState, StateChange
 from tests.pipeline.serve.conftest import DRIVE, Server, running
 
@@ -244,6 +248,34 @@ def test_a_viewer_is_told_when_its_stream_is_over_or_is_not_there(server: Server
         socket.recv(LONG)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 4404
+
+
+def test_a_stream_that_is_encoded_is_sent_as_video_and_another_is_not(
+    server: Server, stream: str, segmenter: Path, tmp_path: Path
+) -> None:
+    with running(segmenter, settings={"outputs": OutputOptions(hls=HlsOptions(tmp_path))}) as encoding:
+        client = encoding.client
+        assert client.post(STREAMS, json={"source": DRIVE, "id": "cam", "realtime": True}).status_code == 201
+        until(lambda: client.get(f"{STREAMS}/cam").json()["video"])
+        with connect(f"{encoding.socket_url}{STREAMS}/cam/view.mp4") as socket:
+            about = json.loads(socket.recv(LONG))
+            data = b"".join(part for part in (socket.recv(LONG) for _ in range(8)) if isinstance(part, bytes))
+            assert client.get(f"{STREAMS}/cam").json()["viewers"] == 1
+        assert about["mime"].startswith('video/mp4; codecs="avc1.')
+        with av.open(io.BytesIO(data)) as container:
+            frames = list(container.decode(video=0))
+        assert len(frames) == 7
+        assert (frames[0].width, frames[0].height) == (about["width"], about["height"]) == (320, 180)
+        until(lambda: client.get(f"{STREAMS}/cam").json()["viewers"] == 0)
+    assert not server.client.get(f"{STREAMS}/{stream}").json()["video"]
+    with (
+        connect(f"{server.socket_url}{STREAMS}/{stream}/view.mp4") as socket,
+        pytest.raises(ConnectionClosed) as closed,
+    ):
+        socket.recv(LONG)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4404
+    assert "is not encoded for any output" in closed.value.rcvd.reason
 
 
 # Events ---------------------------------------------------------------------------------------------------------------
