@@ -86,11 +86,13 @@ def main() -> int:
 
         def span(name: str) -> None:
             """The neighbour's next `--seconds`."""
-            begin = len(ages.ages[WELL])
+            begin = len(ages.ages.get(WELL, []))
             time.sleep(options.seconds)
-            spans[name] += ages.ages[WELL][begin:]
+            spans[name] += ages.ages.get(WELL, [])[begin:]
 
-        time.sleep(5)
+        patience = time.monotonic() + 60
+        while min(len(ages.ages.get(name, [])) for name in (SICK, WELL)) < 20 and time.monotonic() < patience:
+            time.sleep(0.1)
         for _ in range(options.rounds):
             span("calm")
             sick.freeze()

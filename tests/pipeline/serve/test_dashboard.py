@@ -12,9 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import av
 import pytest
 
+from pipeline.event_clip import EventOptions
+from pipeline.hls import HlsOptions
+from pipeline.outputs import OutputOptions
 from pipeline.state import SourceState, StateChange
+from tests.footage import write_clip
+from tests.pipeline.rtsp_server import Mount, RtspServer, missing, write_units
 from tests.pipeline.serve.conftest import Server, running
 
 pytest.importorskip("playwright", reason="playwright is not installed")
@@ -146,6 +152,78 @@ def test_a_stream_is_added_watched_steered_and_removed(page: Page, server: Serve
     see(card).to_have_count(0, timeout=LONG)
     see(page.locator("#log")).to_contain_text("Removed", timeout=LONG)
     see(page.locator("#empty")).to_be_visible(timeout=LONG)
+
+
+@pytest.mark.skipif(bool(missing()), reason=missing() or "there")
+def test_a_camera_s_outage_is_seen_and_its_last_seconds_are_saved(
+    browser: Browser, segmenter: Path, tmp_path: Path
+) -> None:
+    """A real RTSP server: it is frozen, then killed, and comes back; the button saves what it sent."""
+    write_clip(tmp_path / "clip.mp4", frames=50, size=(320, 180), gop=10)
+    units = write_units(tmp_path / "clip.mp4", tmp_path / "clip.units", 10)
+    events = EventOptions(tmp_path / "events", before=3, after=1)
+    with RtspServer({"/cam": Mount(units)}) as camera, running(segmenter, settings={"events": events}) as server:
+        context = browser.new_context(reduced_motion="reduce")
+        page = context.new_page()
+        page.set_default_timeout(LONG)
+        page.goto(server.url, timeout=LONG)
+        live = {"latency_bound": 3600, "read_timeout": 3, "open_timeout": 60}
+        body = {"source": camera.url("/cam"), "id": "front", "live": live}
+        assert server.client.post("/api/v1/streams", json=body).status_code == 201
+        card = page.locator(".card")
+        badge, canvas = card.locator(".badge"), card.locator("canvas[data-shown]")
+
+        def moves() -> None:
+            see(badge).to_have_text("Streaming", timeout=LONG)
+            shown = canvas.get_attribute("data-shown", timeout=LONG)
+            see(canvas).not_to_have_attribute("data-shown", shown, timeout=LONG)
+
+        moves()
+        card.get_by_role("button", name="Save what led up to now").click()
+        see(page.locator("#toast")).to_contain_text("is being saved", timeout=LONG)
+        see(page.locator("#log")).to_contain_text("Saved", timeout=LONG)
+
+        camera.freeze()
+        see(badge).to_have_text(re.compile("Stalled|Backing off|Connecting"), timeout=LONG)
+        see(card.locator(".away")).to_contain_text("nothing has come from", timeout=LONG)
+        assert violations(page) == []
+        camera.thaw()
+        moves()
+        see(card.locator(".away")).to_be_hidden(timeout=LONG)
+
+        camera.kill()
+        see(card.locator(".away")).to_contain_text("connection refused", timeout=LONG)
+        keep(page, "dashboard-outage")
+        camera.start()
+        moves()
+        see(page.locator("#log")).to_contain_text("Stalled")
+        context.close()
+    (saved,) = (tmp_path / "events").rglob("*.mp4")
+    with av.open(str(saved)) as clip:
+        assert sum(1 for _ in clip.decode(video=0)) > 10
+
+
+def test_what_is_encoded_anyway_is_shown_as_video(browser: Browser, segmenter: Path, tmp_path: Path) -> None:
+    settings = {"outputs": OutputOptions(hls=HlsOptions(tmp_path))}
+    with running(segmenter, settings=settings) as server:
+        page = browser.new_context(reduced_motion="reduce").new_page()
+        page.set_default_timeout(LONG)
+        page.goto(server.url, timeout=LONG)
+        if not page.evaluate("MediaSource.isTypeSupported('video/mp4; codecs=\"avc1.64001f\"')"):
+            pytest.skip("this Chromium plays no H.264")
+        body = {"source": DRIVE, "id": "front", "realtime": True}
+        assert server.client.post("/api/v1/streams", json=body).status_code == 201
+        video = page.locator("video[data-shown]")
+        see(video).to_be_visible(timeout=LONG)
+        see(page.locator(".card canvas")).to_be_hidden()
+        for _ in range(3):
+            shown = video.get_attribute("data-shown")
+            see(video).not_to_have_attribute("data-shown", shown, timeout=LONG)
+        width, late = video.evaluate("v => [v.videoWidth, v.buffered.end(v.buffered.length - 1) - v.currentTime]")
+        assert width == 640
+        assert late < 30, "it follows; how closely depends on the machine"
+        assert violations(page) == []
+        page.context.close()
 
 
 def test_nobody_is_shut_out_in_light_or_dark(page: Page, server: Server) -> None:
