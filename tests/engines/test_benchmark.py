@@ -54,8 +54,8 @@ def test_the_rival_gives_the_same_answers(
 
 
 def test_what_cannot_be_measured(segmenter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match="no precision `fp8`"):
-        benchmark(segmenter, ["fp8"], seconds=0.1)  # type: ignore[list-item]  # as the command line passes it
+    with pytest.raises(ModelError, match="no precision `fp4`"):
+        benchmark(segmenter, ["fp4"], seconds=0.1)  # type: ignore[list-item]  # as the command line passes it
     monkeypatch.setattr("engines.benchmark.find_spec", lambda _: None)
     with pytest.raises(UsageError, match="onnxruntime is not installed here"):
         benchmark(segmenter, against="onnxruntime")

@@ -98,7 +98,7 @@ def test_bench_prints_a_table_and_json(segmenter: Path, footage: Path) -> None:
         (["verify", "MODEL", "--footage", "a", "--labels", "b"], UsageError, "give either --footage or --labels"),
         (["verify", "MODEL", "--footage", "absent.mp4"], RoadlensError, "There is no absent.mp4"),
         (["verify", "MODEL", "--labels", "absent"], RoadlensError, "There is no folder absent/images"),
-        (["bench", "MODEL", "--precision", "fp8"], ModelError, "no precision `fp8`"),
+        (["bench", "MODEL", "--precision", "fp4"], ModelError, "no precision `fp4`"),
         (["quantize", "MODEL", "--frames", "absent.mp4"], RoadlensError, "There is no absent.mp4|no layer to quantise"),
     ],
 )

@@ -77,7 +77,7 @@ def test_a_check_needs_no_gpu(conv: Path, tmp_path: Path) -> None:
         (["build", "absent.onnx"], ModelError, "no model file absent.onnx"),
         (["build", "MODEL", "--device", "cuda:7"], DeviceError, "no GPU cuda:7 here, only cuda:0"),
         (["build", "MODEL", "--precision", "int8"], ModelError, "is not quantised"),
-        (["build", "MODEL", "--precision", "fp8"], UsageError, "no precision `fp8`; use one of auto, fp32, fp16"),
+        (["build", "MODEL", "--precision", "fp4"], UsageError, "no precision `fp4`; use one of auto, fp32, fp16"),
         (["bench", "MODEL", "--backend", "onnx"], UsageError, "no backend `onnx`"),
         (["build", "MODEL", "--cache", "FILE"], OutputError, "cannot be kept in"),
         (["bench", "MODEL", "--device", "cpu"], DeviceError, "TensorRT runs on NVIDIA GPUs and not on the CPU"),
