@@ -221,6 +221,10 @@ class Task(ABC, Generic[R, M, D]):
         return Figures
 
     # Report ---------------------------------------------------------------------------------------------------------
+    def data_choice(self) -> object:
+        """What of the recipe decides which samples `load` gives, hashable: models are compared where it is equal."""
+        return None
+
     def truth(self, data: D, index: int) -> Outputs:  # noqa: ARG002 - a task may leave it out
         """What would be right to say of one picture, in the form of its outputs, without the first axis; for people."""
         return {}

@@ -82,12 +82,12 @@ def measure(
     """
     subjects = open_subjects(models, runs or {})
     folders = folders_by_model(subjects, {"": data} if isinstance(data, Path) else data)
-    groups: dict[tuple[str, Path], list[Subject]] = {}
+    groups: dict[tuple[str, object, Path], list[Subject]] = {}
     for subject, folder in zip(subjects, folders, strict=True):
-        groups.setdefault((subject.task.recipe.task, folder), []).append(subject)
+        groups.setdefault((subject.task.recipe.task, subject.task.data_choice(), folder), []).append(subject)
     parts = [group[0].task.part(split) for group in groups.values()]
     sections = []
-    for ((_, folder), group), part in zip(groups.items(), parts, strict=True):
+    for ((*_, folder), group), part in zip(groups.items(), parts, strict=True):
         first = group[0]
         # All of a group are scored on the same pixels.
         size = (first.height, first.width)

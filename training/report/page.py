@@ -30,7 +30,18 @@ def render(sections: Sequence[Section], now: datetime | None = None) -> str:
     )  # fmt: skip
     speeds = [speed for section in sections for speed in section.speeds]
     return environment.get_template("page.html").render(
-        sections=[(section, section.html(environment)) for section in sections], speeds=speeds,
+        sections=[
+            (section, anchor, section.html(environment))
+            for section, anchor in zip(sections, _told_apart([s.anchor for s in sections]), strict=True)
+        ], speeds=speeds,
         in_words=in_words,
         style=(_TEMPLATES / "style.css").read_text(), date=(now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
     )  # fmt: skip
+
+
+def _told_apart(anchors: Sequence[str]) -> list[str]:
+    """The same, those that come again with their number behind them."""
+    return [
+        anchor if anchor not in anchors[:place] else f"{anchor}-{anchors[: place + 1].count(anchor)}"
+        for place, anchor in enumerate(anchors)
+    ]

@@ -58,8 +58,8 @@ class ScoresSection:
 
     @property
     def names(self) -> list[str]:
-        """The figures of the table."""
-        return list(self.models[0].shown.evaluation.headline())
+        """The figures of the table: those that any of the models has."""
+        return list(dict.fromkeys(name for model in self.models for name in model.shown.evaluation.headline()))
 
     def html(self, environment: Environment) -> Markup:
         """The section as HTML."""
@@ -80,7 +80,8 @@ class ScoresSection:
         for model in self.models:
             subject, shown = model.subject, model.shown
             figures = shown.evaluation.headline()
-            scores = " | ".join("–" if figures[n].value is None else f"{figures[n].value:.3f}" for n in self.names)
+            values = [figures[name].value if name in figures else None for name in self.names]
+            scores = " | ".join("–" if value is None else f"{value:.3f}" for value in values)
             lines.append(
                 f"| `{subject.label}` | {subject.description} | {subject.width}×{subject.height} | "
                 f"{subject.parameters / 1e6:.1f} M | {scores} | {milliseconds(shown.row)} | "
@@ -104,15 +105,15 @@ def scores_section(models: Sequence[Measured], data: Samples, split: str) -> Sco
     best, worst = best_and_worst(np.mean(by_model, axis=0))
     chosen = [*best, *worst]
     answers = [predict_again(model, data, chosen) for model in models]
-    classes = task.spec(models[0].subject.height, models[0].subject.width, "", ()).classes
+    classes = [m.subject.task.spec(m.subject.height, m.subject.width, "", ()).classes for m in models]
     shown = []
     for place, index in enumerate(chosen):
         photo = data.photos[index]
         drawn = [
-            (model.subject.label, _url(draw_outputs(photo, found[place], classes)), float(scores[index]))
-            for model, found, scores in zip(models, answers, by_model, strict=True)
+            (model.subject.label, _url(draw_outputs(photo, found[place], own)), float(scores[index]))
+            for model, found, own, scores in zip(models, answers, classes, by_model, strict=True)
         ]
-        truth = _url(draw_outputs(photo, task.truth(data, index), classes))
+        truth = _url(draw_outputs(photo, task.truth(data, index), classes[0]))
         shown.append(Shown(data.names[index], truth, tuple(drawn)))
     name = task.recipe.task.rpartition(".")[2]
     return ScoresSection(

@@ -263,6 +263,10 @@ class PetLocalization(EncoderTask[PetLocalizationRecipe, "Localizer", Pets]):
         mapped = np.isfinite(column["both"])
         return scores | dice_scores(column["twice_shared"][mapped], column["both"][mapped]) if mapped.any() else scores
 
+    def data_choice(self) -> object:
+        recipe = self.recipe
+        return recipe.split_seed, recipe.split_file, recipe.classes or recipe.is_class is not None
+
     def truth(self, data: Pets, index: int) -> Outputs:
         if not data.boxed[index]:
             return {}

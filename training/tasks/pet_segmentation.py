@@ -137,6 +137,9 @@ class PetSegmentation(EncoderTask[PetSegmentationRecipe, "Segmenter", Pets]):
             "foreground_iou_with_border": whole,
         }
 
+    def data_choice(self) -> object:
+        return self.recipe.split_seed, self.recipe.split_file
+
     def truth(self, data: Pets, index: int) -> Outputs:
         return {} if data.trimaps is None else {"class_map": _LABELS[data.trimaps[index]]}
 
