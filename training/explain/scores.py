@@ -73,7 +73,7 @@ def max_box_acc_v2(ious: NDArray[np.float64]) -> float:
     """MaxBoxAccV2 (Choe et al. 2020, "Evaluating weakly supervised object localization methods right", CVPR, and its
     extension arXiv:2007.04178).
 
-    BoxAccV2(τ, δ) = 1/N · Σ_n 1[max over boxes b of components of {s_n ≥ τ} of IoU(b, B_n) ≥ δ], and
+    BoxAccV2(τ, δ) = 1/N · Σ_n 1[max over boxes b of components of {s_n > τ} of IoU(b, B_n) ≥ δ], and
     MaxBoxAccV2 = mean over δ ∈ {0.3, 0.5, 0.7} of max_τ BoxAccV2(τ, δ). The threshold is thus the best for the very
     pictures that are scored: a figure to compare methods by, not what a fitted box reaches.
 

@@ -123,8 +123,8 @@ def test_mistakes_are_one_sentence(
 
 
 def test_a_model_that_is_not_there(photo: Path) -> None:
-    with pytest.raises(ModelError, match="there is no model vgg61, the nearest is vgg16"):
-        call("explain", photo, "--model", "vgg61")
+    with pytest.raises(ModelError, match="there is no model vgg_16, the nearest is vgg16"):
+        call("explain", photo, "--model", "vgg_16")
 
 
 def test_help_is_quick_to_import() -> None:

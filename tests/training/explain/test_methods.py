@@ -10,7 +10,7 @@ import torch
 from captum.attr import Occlusion as CaptumOcclusion
 
 from engines.errors import UsageError
-from tests.training.explain.tiny import HEIGHT, PATCH, WIDTH, Linear, OnePatch, chain, classifier, picture
+from tests.training.explain.tiny import HEIGHT, PATCH, WIDTH, Linear, OnePatch, chain, classifier, lit_patch, picture
 from training.explain.incremental import incremental
 from training.explain.layers import choose_layer
 from training.explain.methods import METHODS, Method, Scored, heat_map
@@ -43,8 +43,7 @@ def test_the_softmax_fades_the_gradient_and_mixes_the_classes() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_points_where_the_network_looks(method: Method) -> None:
     network = classifier(OnePatch(), 2)
-    x = picture(3) * 0.2 + 200  # bright, so that a grey square darkens it
-    heat = heat_map(network, x, FIRST, method, layer="look", occlusion=Occlusion(8, 4))
+    heat = heat_map(network, lit_patch(), FIRST, method, layer="look", occlusion=Occlusion(8, 4))
     top, left, bottom, right = PATCH
     y, across = np.unravel_index(int(heat.argmax()), heat.shape)
     assert top <= y < bottom

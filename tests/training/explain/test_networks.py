@@ -49,7 +49,8 @@ def check_maps(network: Network, target: str | None, layer: str, **region: tuple
         assert heat.shape == (network.height, network.width)
         assert heat.dtype == np.float32
         assert np.isfinite(heat).all()
-        assert heat.any()
+        # What Grad-CAM finds with random weights may all speak against the target.
+        assert method == "gradcam" or heat.any()
 
 
 def test_a_classifier_of_torchvision() -> None:
@@ -111,9 +112,14 @@ def test_a_segmenter_over_a_region() -> None:
 def test_a_localizer() -> None:
     torch.manual_seed(0)
     model = Localizer(make_encoder("mobilenet_v2"), presence=True, classes=(2, 3))
-    named = as_network("pet", model, (), 64, 64, {"species": ("cat", "dog"), "breed": ("pug", "boxer", "beagle")})
+    named = as_network("pet", model, (), 64, 64, {"species": ("cat", "dog"), "breed": ("pug", "dog", "beagle")})
     assert [head for head in named.heads if named.heads[head].kind == "class"] == ["species", "breed"]
-    assert named.heads["breed"].names[0] == "pug"
+    with torch.no_grad():
+        answers = named(noise(named))
+    with pytest.raises(UsageError, match=r"dog is the name of 2 targets; say which: species=1 or breed=1"):
+        choose_target(named, answers, "dog")
+    for text in ("breed=dog", "breed=1"):
+        assert (choose_target(named, answers, text).head, choose_target(named, answers, text).index) == ("breed", 1)
     network = as_network("pet", model, ("cat", "dog"), 64, 64)
     assert network.heads["class1"].names == ("cat", "dog")
     assert network.heads["class2"].names == ("0", "1", "2")
@@ -122,9 +128,6 @@ def test_a_localizer() -> None:
     check_maps(network, "x0", "reduce.2")
     with pytest.raises(UsageError, match=r"no target wolf; it has .*x0, y0, x1, y1.*presence.*2 classes"):
         choose_target(network, network(noise(network)), "wolf")
-    with pytest.raises(UsageError, match=r"1 is the name of 2 targets; say which: class1=1 or class2=1"):
-        choose_target(network, network(noise(network)), "1")
-    assert choose_target(network, network(noise(network)), "class2=1").head == "class2"
     with pytest.raises(UsageError, match="x0 is a coordinate, not a class: it has no probability"):
         choose_target(network, network(noise(network)), "x0", "probability")
 
@@ -175,7 +178,7 @@ def test_bundled_models(name: str) -> None:
 @pytest.mark.parametrize(
     ("model", "options", "error", "sentence"),
     [
-        ("vgg61", {}, ModelError, "there is no model vgg61, the nearest is vgg16; give a .ckpt, an .onnx"),
+        ("vgg_16", {}, ModelError, "there is no model vgg_16, the nearest is vgg16; give a .ckpt, an .onnx"),
         ("none.ckpt", {}, ModelError, "there is no checkpoint none.ckpt"),
         ("none.onnx", {}, ModelError, "There is no model file none.onnx"),
         ("cityscapes-unet", {"weights": "x.pth"}, UsageError, "--weights is for torchvision's classifiers"),

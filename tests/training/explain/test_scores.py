@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.explain.tiny import HEIGHT, PATCH, WIDTH, Linear, OnePatch, chain, classifier, picture
+from tests.training.explain.tiny import HEIGHT, PATCH, WIDTH, Linear, OnePatch, chain, classifier, lit_patch, picture
 from training.explain.methods import heat_map
 from training.explain.randomisation import cascade, likeness, randomise, weights
 from training.explain.scores import (
@@ -68,7 +68,7 @@ def test_any_component_counts_for_it() -> None:
 
 
 def test_deletion_falls_fast_and_insertion_climbs_fast_for_the_true_map() -> None:
-    network, x = classifier(OnePatch(), 2), picture(3) * 0.2 + 200
+    network, x = classifier(OnePatch(), 2), lit_patch()
     sure = replace(FIRST, scale="probability")
     top, left, bottom, right = PATCH
     right_map = np.zeros((HEIGHT, WIDTH), np.float32)

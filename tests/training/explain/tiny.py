@@ -81,6 +81,14 @@ def classifier(body: nn.Module, classes: int = 5, size: tuple[int, int] = (HEIGH
     return Network("tiny", body, {"class": Head("class", tuple("abcdefgh"[:classes]))}, *size)
 
 
+def lit_patch() -> Tensor:
+    """(1, 3, H, W) float32: a bright patch where `OnePatch` looks, dark elsewhere, some noise."""
+    top, left, bottom, right = PATCH
+    lit = 40 + picture(3) / 20
+    lit[..., top:bottom, left:right] += 160
+    return lit
+
+
 def picture(seed: int = 0, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Tensor:
     """(1, 3, H, W) float32: noise."""
     return to_tensor(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
