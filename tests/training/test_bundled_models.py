@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import engines
 import engines.bundled
+from engines.engine import Precision
 from engines.spec import read_spec
 from training.data.cityscapes_pairs import load_pairs
+from training.data.lead_vehicle import load_lead_vehicles
 from training.evaluation import evaluate, open_predictor
+from training.recipe import read_recipe
 from training.segmentation_metrics import SegmentationEvaluation
+from training.task import open_task
 
 PAIRS = Path(__file__).parents[3] / "shared" / "data" / "cityscapes_pairs"
 ON_DISK = pytest.mark.skipif(not PAIRS.is_dir(), reason="needs the Cityscapes pairs beside the checkout")
@@ -24,6 +30,33 @@ def test_the_unet_ships_with_its_quantised_twin_and_a_card() -> None:
     for wanted in ("Cityscapes", "non-commercial", "val", "known failures"):
         assert wanted.lower() in card.lower()
     assert any(m.name == "mean_iou" and m.split == "val" for m in read_spec(path).metrics)
+
+
+def test_the_lead_vehicle_localizer_ships_with_its_quantised_twin_and_a_card() -> None:
+    path = engines.bundled.resolve("lead-vehicle")
+    assert engines.bundled.int8_file(path).is_file()
+    assert path.stat().st_size < 5_000_000
+    spec = read_spec(path)
+    assert (spec.task, [info.name for info in spec.classes]) == ("localization", ["lead vehicle"])
+    assert {(m.name, m.split) for m in spec.metrics} >= {("presence_ap", "val"), ("mean_iou", "val")}
+    card = path.with_suffix(".md").read_text()
+    for wanted in ("Cityscapes", "non-commercial", "val", "known failures", "false alarms"):
+        assert wanted.lower() in card.lower()
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+@ON_DISK
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_lead_vehicle_localizer_keeps_its_figures_on_dev(precision: Precision) -> None:
+    data = load_lead_vehicles(PAIRS, "dev", 256, 256)
+    task = open_task(read_recipe("lead-vehicle"))
+    with engines.load("lead-vehicle", device="cpu", precision=precision) as engine:
+        answers = [engine(photo) for photo in data.photos]
+    outputs = {role: np.stack([getattr(answer, role) for answer in answers]) for role in ("boxes", "scores")}
+    found = task.scores(task.measure(outputs, data, range(len(data))))
+    assert found["presence_ap"] >= 0.82
+    assert found["mean_iou"] >= 0.64
 
 
 @pytest.mark.slow
