@@ -38,6 +38,29 @@ app = typer.Typer(
 config_app = typer.Typer(help="Check a configuration file, or print its JSON Schema.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 
+# Options that several commands share.
+ConfigFile = Annotated[Path | None, typer.Option(help="YAML file; what is on the command line comes on top.")]
+Pub = Annotated[list[str] | None, typer.Option(help="ZeroMQ PUB address: loses rather than waits.")]
+To = Annotated[
+    list[str] | None, typer.Option(metavar="ADDRESS", help="Push overlaid video to rtsp://, rtmp://, udp:// …")
+]
+HlsFolder = Annotated[Path | None, typer.Option(help="Folder for HLS of the overlaid video.")]
+RecordFolder = Annotated[Path | None, typer.Option(help="Folder to record overlaid video in without end.")]
+EventsFolder = Annotated[
+    Path | None, typer.Option(help="Folder for clips of events: the last seconds of a camera, saved on demand.")
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME[:EVERY]", help="Bundled name or .onnx; :3 looks at every third frame. Repeatable."),
+]
+Precision = Annotated[str | None, typer.Option(help=PRECISION_HELP)]
+Device = Annotated[str | None, typer.Option(metavar="DEVICE[,DEVICE…]", help=DEVICE_HELP)]
+Realtime = Annotated[bool, typer.Option("--realtime", help="Play the files as if they were cameras.")]
+Anonymize = Annotated[
+    bool, typer.Option("--anonymize", help="Blur people and number plates in every picture that leaves.")
+]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")]
+
 
 def _version(value: bool) -> None:
     if value:
@@ -64,30 +87,23 @@ def run(
             show_default=False,
         ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file; what is on the command line comes on top.")] = None,
+    config: ConfigFile = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Overlaid video: a .mp4, or a folder for several streams.")
     ] = None,
     jsonl: Annotated[str | None, typer.Option(help="JSON lines: a .jsonl, a folder, or - for standard output.")] = None,
-    pub: Annotated[list[str] | None, typer.Option(help="ZeroMQ PUB address: loses rather than waits.")] = None,
+    pub: Pub = None,
     push: Annotated[list[str] | None, typer.Option(help="ZeroMQ PUSH address: waits rather than loses.")] = None,
-    to: Annotated[
-        list[str] | None, typer.Option(metavar="ADDRESS", help="Push overlaid video to rtsp://, rtmp://, udp:// …")
-    ] = None,
-    hls: Annotated[Path | None, typer.Option(help="Folder for HLS of the overlaid video.")] = None,
-    record: Annotated[Path | None, typer.Option(help="Folder to record overlaid video in without end.")] = None,
-    events: Annotated[
-        Path | None, typer.Option(help="Folder for clips of events: the last seconds of a camera, saved on demand.")
-    ] = None,
+    to: To = None,
+    hls: HlsFolder = None,
+    record: RecordFolder = None,
+    events: EventsFolder = None,
     metrics: Annotated[str | None, typer.Option(metavar="[HOST:]PORT", help="Prometheus endpoint.")] = None,
     summary: Annotated[str | None, typer.Option(help="Final JSON summary: a file, or -.")] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME[:EVERY]", help="Bundled name or .onnx; :3 looks at every third frame. Repeatable."),
-    ] = None,
-    precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
-    device: Annotated[str | None, typer.Option(metavar="DEVICE[,DEVICE…]", help=DEVICE_HELP)] = None,
-    realtime: Annotated[bool, typer.Option("--realtime", help="Play the files as if they were cameras.")] = False,
+    model: Models = None,
+    precision: Precision = None,
+    device: Device = None,
+    realtime: Realtime = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an earlier run was killed.")] = False,
     opacity: Annotated[float | None, typer.Option(min=0, max=1, help="Of the class colours.")] = None,
     legend: Annotated[bool | None, typer.Option(help="Draw the legend.")] = None,
@@ -99,10 +115,8 @@ def run(
     crf: Annotated[float | None, typer.Option(min=0, max=51, help="Quality of the video; less is better.")] = None,
     encoder: Annotated[str | None, typer.Option(help="auto, libx264 or h264_nvenc.")] = None,
     mcap: Annotated[Path | None, typer.Option(help="Recording of the messages, which Foxglove opens.")] = None,
-    anonymize: Annotated[
-        bool, typer.Option("--anonymize", help="Blur people and number plates in every picture that leaves.")
-    ] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
+    anonymize: Anonymize = False,
+    verbose: Verbose = False,
 ) -> None:
     """Analyse footage: overlaid video, JSON lines, ZeroMQ messages, metrics, in any combination."""
     values: dict[str, Any] = {
@@ -139,7 +153,7 @@ def serve(
         list[str] | None,
         typer.Argument(metavar="SOURCE…", help="Streams to begin with; as of `run`.", show_default=False),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file; what is on the command line comes on top.")] = None,
+    config: ConfigFile = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 unless told otherwise.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="TCP port; 8089 unless told otherwise.")] = None,
     token_file: Annotated[
@@ -148,23 +162,17 @@ def serve(
     allow_host: Annotated[list[str] | None, typer.Option(help="A name this server is called by. Repeatable.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for overlaid video.")] = None,
     jsonl: Annotated[str | None, typer.Option(help="JSON lines: a folder, or - for standard output.")] = None,
-    pub: Annotated[list[str] | None, typer.Option(help="ZeroMQ PUB address: loses rather than waits.")] = None,
-    to: Annotated[
-        list[str] | None, typer.Option(metavar="ADDRESS", help="Push overlaid video to rtsp://, rtmp://, udp:// …")
-    ] = None,
-    hls: Annotated[Path | None, typer.Option(help="Folder for HLS of the overlaid video.")] = None,
-    record: Annotated[Path | None, typer.Option(help="Folder to record overlaid video in without end.")] = None,
-    events: Annotated[
-        Path | None, typer.Option(help="Folder for clips of events: the last seconds of a camera, saved on demand.")
-    ] = None,
-    realtime: Annotated[bool, typer.Option("--realtime", help="Play the files as if they were cameras.")] = False,
-    model: Annotated[list[str] | None, typer.Option(metavar="NAME[:EVERY]", help="Bundled name or .onnx.")] = None,
-    precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
-    device: Annotated[str | None, typer.Option(metavar="DEVICE[,DEVICE…]", help=DEVICE_HELP)] = None,
-    anonymize: Annotated[
-        bool, typer.Option("--anonymize", help="Blur people and number plates in every picture that leaves.")
-    ] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
+    pub: Pub = None,
+    to: To = None,
+    hls: HlsFolder = None,
+    record: RecordFolder = None,
+    events: EventsFolder = None,
+    realtime: Realtime = False,
+    model: Models = None,
+    precision: Precision = None,
+    device: Device = None,
+    anonymize: Anonymize = False,
+    verbose: Verbose = False,
 ) -> None:
     """Serve the dashboard and the control API: streams are added, watched and removed while others run."""
     values: dict[str, Any] = {
@@ -194,9 +202,9 @@ def demo(
     folder: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")] = Path("roadlens-demo"),
     seconds: Annotated[float, typer.Option(min=1, max=600, help="Length of the drive.")] = 10.0,
     model: Annotated[str, typer.Option(help="Bundled name or .onnx.")] = "cityscapes-unet",
-    precision: Annotated[str | None, typer.Option(help=PRECISION_HELP)] = None,
-    device: Annotated[str | None, typer.Option(metavar="DEVICE[,DEVICE…]", help=DEVICE_HELP)] = None,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
+    precision: Precision = None,
+    device: Device = None,
+    verbose: Verbose = False,
 ) -> None:
     """Analyse a synthetic drive: a first look without any footage of one's own."""
     from pipeline.config import Config, ModelConfig, StreamConfig, VideoConfig
