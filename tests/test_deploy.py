@@ -165,11 +165,11 @@ def test_the_containers_command_line_and_its_health_check(name: str, tmp_path: P
             checking = [sys.executable, *(word.replace("8089", str(port)) for word in health[1:])]
             assert subprocess.run(checking, check=False).returncode == 0
             ready = [word.replace("livez", "readyz") for word in checking]
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 240
             while subprocess.run(ready, check=False, stderr=subprocess.DEVNULL).returncode:
                 assert time.monotonic() < deadline
                 time.sleep(0.5)
         finally:
             process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
     assert subprocess.run(checking, check=False, stderr=subprocess.DEVNULL).returncode == 1
