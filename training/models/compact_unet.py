@@ -106,7 +106,8 @@ class CompactUNet(nn.Module):
             y = stage(y, skip)
         levels = self.levels(x)
         joined = self.join(torch.cat([y, cells.to(y.dtype)], dim=1)) + levels[:, : self.join.out_channels]
-        logits = F.pixel_shuffle(self.head(F.relu(joined)).float(), self.cell)
+        logits: Tensor = F.pixel_shuffle(self.head(F.relu(joined)).float(), self.cell)
         if self.log_slope is None:
             return logits
-        return logits + self.log_slope.exp() * (x - levels[:, -1:])
+        above: Tensor = self.log_slope.exp() * (x - levels[:, -1:])
+        return logits + above
