@@ -1,6 +1,6 @@
 """What more boxes would give: the head localizer trained on 25, 50 and 100 % of them, scored on the same pictures.
 
-    python tests/benchmarks/pet_learning_curve.py FOLDER --weights imagenet -o runs/pet-curve
+    python -m tests.benchmarks.pet_learning_curve FOLDER --weights imagenet -o runs/pet-curve
 
 A run that is there already is scored, not made again. The error, one minus the mean IoU, is fitted with a power law
 b·n^(−c) of the number of boxes; with three points that is a straight line of their logarithms and no more. The
