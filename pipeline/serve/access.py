@@ -16,11 +16,13 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 import msgspec
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -194,7 +196,8 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), *SECURITY_HEADERS]
             await send(message)
 
-        await self._app(scope, limited, secured)
+        with suppress(ClientDisconnect):  # who leaves in the middle of a body gets no answer, and the log no traceback
+            await self._app(scope, limited, secured)
 
 
 async def _refuse(scope: Scope, send: Send, status: int, why: str) -> None:
