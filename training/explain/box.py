@@ -102,7 +102,7 @@ def components(evidence: Heat, threshold: float) -> tuple[NDArray[np.float32], N
     height, width = evidence.shape
     hot = (evidence > threshold).astype(np.uint8)
     count, labels, found, _ = cv2.connectedComponentsWithStats(hot, connectivity=8)
-    masses = np.bincount(labels.ravel(), weights=evidence.ravel(), minlength=count)[1:]
+    masses = np.bincount(labels.ravel(), weights=evidence.ravel(), minlength=count)[1:].astype(np.float64)
     x, y, wide, high, sizes = np.asarray(found[1:], np.int64).reshape(-1, 5).T
     boxes = np.stack([x / width, y / height, (x + wide) / width, (y + high) / height], axis=1).astype(np.float32)
     return boxes, sizes, masses
@@ -114,7 +114,8 @@ def box_iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float6
     size = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
     shared = size.prod(-1)
     union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    ious: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return ious
 
 
 def choose_rule(heats: Sequence[Heat], boxes: Sequence[Box]) -> tuple[BoxRule, float]:

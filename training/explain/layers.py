@@ -78,9 +78,10 @@ def choose_layer(network: Network, target: Target, name: str | None = None) -> F
     """The layer of a name, or the one to look at where none is given: the last map at the network's coarsest grid.
 
     That is the last convolutional map of the Grad-CAM paper (Selvaraju et al. 2017), before the pooling that gives up
-    the places: `features.29` of VGG16, `layer4` of a ResNet, `features` of MobileNetV2, the encoder's last map of a
-    U-Net. What only summarises (pyramid levels, squeeze and excitation) is no grid, and what the target does not hang
-    on (the box's layers, where presence is asked for) is not looked at.
+    the places: `features.29` of VGG16, `layer4` of a ResNet, `features` of MobileNetV2. What only summarises (pyramid
+    levels, squeeze and excitation) is no grid, and what the target does not hang on (the box's layers, where presence
+    is asked for) is not looked at. Of a segmenter it is the last map with cells of 8 pixels or more: at the bottom of a
+    U-Net the map knows little of places that the skips bring back, and lit up a motorway's lower edge for its cars.
 
     Raises:
         UsageError: there is no such layer, or none that gives a map.
@@ -88,6 +89,8 @@ def choose_layer(network: Network, target: Target, name: str | None = None) -> F
     maps = feature_maps(network, target)
     if not maps:
         raise UsageError(f"{network.name} has no convolutional map, which Grad-CAM needs; take another method")
+    if name is None and target.kind == "pixels":
+        return ([m for m in maps if m.shape[1] * 8 <= network.height] or maps)[-1]
     if name is None:
         grid = _coarsest_grid(network, maps)
         return [candidate for candidate in maps if candidate.shape[1:] == grid][-1]

@@ -111,7 +111,7 @@ def deletion_and_insertion(network: Network, picture: Tensor, target: Target, he
     areas = []
     with torch.inference_mode():
         for changed in (torch.where(gone, torch.tensor(127.5), picture), torch.where(gone, picture, soft)):
-            parts = changed.contiguous(memory_format=torch.channels_last).split(_BATCH)
+            parts = torch.split(changed.contiguous(memory_format=torch.channels_last), _BATCH)
             values = torch.cat([target.score(network(part)) for part in parts])
             areas.append(float(torch.trapezoid(values, shares)))
     return areas[0], areas[1]
