@@ -15,7 +15,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -140,22 +140,19 @@ class Recorder:
         """
         payload = parts[2] if len(parts) > 2 else None
         raw = msgspec.json.encode(_Multipart(parts[1], payload))
-        with self._lock:
-            if self._file is None:
+        with self._writing() as file:
+            if file is None:
                 raise OutputError(f"{self.path} is closed and takes no more")
             now = self._newest = max(self._clock(), self._newest)
             said = _said_at(header, now)
-            try:
-                self._add(parts[0].decode("ascii"), _SCHEMA_NAME, _MULTIPART, raw, now, said, header.sequence)
-                for view in self._views.of(header, payload) if self._views is not None else ():
-                    content = msgspec.json.encode(view.content)
-                    self._add(view.topic, view.schema_name, view.schema, content, now, said, header.sequence)
-                self.written += 1
-                if now - self._flushed >= FLUSH * 1e9:
-                    self._writer.flush()  # type: ignore[no-untyped-call]  # mcap does not say what it returns
-                    self._flushed = now
-            except OSError as error:
-                raise self._failed(error) from error
+            self._add(parts[0].decode("ascii"), _SCHEMA_NAME, _MULTIPART, raw, now, said, header.sequence)
+            for view in self._views.of(header, payload) if self._views is not None else ():
+                content = msgspec.json.encode(view.content)
+                self._add(view.topic, view.schema_name, view.schema, content, now, said, header.sequence)
+            self.written += 1
+            if now - self._flushed >= FLUSH * 1e9:
+                self._writer.flush()  # type: ignore[no-untyped-call]  # mcap does not say what it returns
+                self._flushed = now
 
     def flush(self) -> None:
         """Hand what is written so far to the operating system.
@@ -163,14 +160,10 @@ class Recorder:
         Raises:
             OutputError: the disk is full.
         """
-        with self._lock:
-            if self._file is None:
-                return
-            try:
+        with self._writing() as file:
+            if file is not None:
                 self._writer.flush()  # type: ignore[no-untyped-call]  # mcap does not say what it returns
                 self._flushed = self._newest
-            except OSError as error:
-                raise self._failed(error) from error
 
     def close(self) -> None:
         """Write the index and close the file. Twice is allowed.
@@ -178,15 +171,11 @@ class Recorder:
         Raises:
             OutputError: the disk is full.
         """
-        with self._lock:
-            if self._file is None:
-                return
-            try:
+        with self._writing() as file:
+            if file is not None:
                 self._writer.finish()  # type: ignore[no-untyped-call]  # mcap does not say what it returns
-                self._file.close()
+                file.close()
                 self._file, self.closed = None, True
-            except OSError as error:
-                raise self._failed(error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -203,13 +192,24 @@ class Recorder:
             self._channels[key] = self._writer.register_channel(topic, "json", self._schemas[written])
         self._writer.add_message(self._channels[key], at, data, said, sequence & 0xFFFFFFFF)
 
-    def _failed(self, error: OSError) -> OutputError:
-        """The error to raise; the file is closed as it is, for its buffer can never be written."""
-        file, self._file, self.closed = self._file, None, True
-        if file is not None:
-            with suppress(OSError):
-                file.close()
-        return OutputError(f"{self.path} could not be written further: {error.strerror}; what came before is intact")
+    @contextmanager
+    def _writing(self) -> Iterator[BinaryIO | None]:
+        """The file, for one thread at a time; None once it is closed.
+
+        Raises:
+            OutputError: the system refused; the file is closed as it is, for its buffer can never be written.
+        """
+        with self._lock:
+            try:
+                yield self._file
+            except OSError as error:
+                file, self._file, self.closed = self._file, None, True
+                if file is not None:
+                    with suppress(OSError):
+                        file.close()
+                raise OutputError(
+                    f"{self.path} could not be written further: {error.strerror}; what came before is intact"
+                ) from error
 
 
 class McapSink:
