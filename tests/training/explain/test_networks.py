@@ -126,7 +126,7 @@ def test_a_localizer() -> None:
     assert network.heads["class2"].names == ("0", "1", "2")
     check_maps(network, None, "encoder.features.17")  # presence
     check_maps(network, "dog", "encoder.features.17")
-    check_maps(network, "x0", "reduce.2")
+    check_maps(network, "x0", "reduce")
     with pytest.raises(UsageError, match=r"no target wolf; it has .*x0, y0, x1, y1.*presence.*2 classes"):
         choose_target(network, network(noise(network)), "wolf")
     with pytest.raises(UsageError, match="x0 is a coordinate, not a class: it has no probability"):
