@@ -358,7 +358,7 @@ def once_each(boxes: Sequence[Box]) -> list[Box]:
         order.setdefault(box.origin, len(order))
     corners = np.array([[box.x1, box.y1, box.x2, box.y2] for box in boxes], np.float64)
     model = np.array([order[box.origin] for box in boxes])
-    hidden = ((iou_matrix(corners, corners) >= _SAME_OBJECT) & (model[None, :] > model[:, None])).any(1)
+    hidden = np.any((iou_matrix(corners, corners) >= _SAME_OBJECT) & (model[None, :] > model[:, None]), axis=1)
     return [box for box, gone in zip(boxes, hidden, strict=True) if not gone]
 
 
