@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -59,6 +60,8 @@ class Flights:
         )
         self._collector.start()
         self._end = weakref.finalize(self, self._flights.put, None)
+        self._end.atexit = False
+        _open.add(self)
 
     def submit(self, images: Sequence[Any]) -> Future[list[Prediction]]:
         """Start a batch on the next lane, waiting for one; what goes wrong is the future's.
@@ -83,9 +86,21 @@ class Flights:
     def close(self) -> None:
         """Wait for what is in flight, then free everything. May be repeated."""
         with self._gate:
-            self._closed = True
-            self._end()
+            if not self._closed:
+                self._closed = True
+                self._end.detach()  # called at the interpreter's exit, too, when finalizers do nothing any more
+                self._flights.put(None)
         self._collector.join()
+
+
+_open: weakref.WeakSet[Flights] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_those_open() -> None:
+    """A thread that the interpreter stops while a library frees its memory brings the process down with a signal."""
+    for flights in list(_open):
+        flights.close()
 
 
 def _collect(flights: SimpleQueue[_Flight | None], free: SimpleQueue[Lane], end: Callable[[], None]) -> None:

@@ -250,6 +250,17 @@ def test_closing_frees_the_memory(segmenter: Path) -> None:
     assert [reference() for reference in freed] == [None] * 4
 
 
+def test_a_process_ends_in_order_with_engines_open_and_at_work(segmenter: Path) -> None:
+    code = f"""
+import numpy as np
+from engines.openvino import OpenVINOEngine
+engines = [OpenVINOEngine({str(segmenter)!r}, hint=hint) for hint in ("latency", "throughput")]
+futures = [engine.submit([np.zeros(({HEIGHT}, {WIDTH}, 3), np.uint8)] * 4) for engine in engines for _ in range(3)]
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_a_batch_that_waits_while_the_engine_is_closed_is_refused(segmenter: Path, pictures: Pictures) -> None:
     """It neither hangs nor comes back with a future that nobody will ever resolve."""
     for _ in range(4):
