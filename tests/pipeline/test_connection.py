@@ -142,7 +142,7 @@ def test_whatever_happens_there_is_at_most_one_reader_and_always_a_way_on(
         assert readers in (0, 1)
         assert (connection.retry_at is not None) == (connection.state is SourceState.BACKING_OFF)
         if connection.retry_at is not None:
-            assert 0 <= connection.retry_at - connection.since <= max(policy.longest, policy.refused)
+            assert 0 <= connection.retry_at - connection.since <= max(policy.longest, policy.refused) + 1e-9  # rounding
         if before.state.final:
             assert (connection, actions) == (before, ())
         if connection.state is SourceState.STREAMING:
