@@ -37,7 +37,7 @@ class Occlusion:
     window: int = 25
     stride: int = 5
     fill: float = 127.5
-    batch: int = 32
+    batch: int = 8
     exact_parts: bool = True
 
 
