@@ -72,6 +72,18 @@ class ArrivalRate:
             return None
         return (self._times[-1] - self._times[0]) / (len(self._times) - 1)
 
+    def expected(self, now: float) -> bool:
+        """Whether a frame is to be expected soon: not of a stream that has left out two, or never came twice.
+
+        >>> rate = ArrivalRate()
+        >>> for time in (0.0, 0.1, 0.2):
+        ...     rate.arrived(time)
+        >>> rate.expected(0.35), rate.expected(0.45)
+        (True, False)
+        """
+        period = self.period(now)
+        return period is not None and now - self._times[-1] <= 2 * period
+
 
 def round_robin(ready: Sequence[int], start: int, count: int) -> list[int]:
     """Up to `count` of the streams that are ready, beginning with the first one at or behind `start`.

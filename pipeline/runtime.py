@@ -696,7 +696,7 @@ class Runtime:
                 if ready and room:
                     first_ready = now if first_ready is None else first_ready
                     left = first_ready + self._window(bench, now) - now
-                    if left <= 0 or len(ready) >= room or self._all_there(bench, ready):
+                    if left <= 0 or len(ready) >= room or self._all_there(bench, ready, now):
                         picked = self._take(bench, round_robin(ready, bench.next_stream, room), now)
                         if picked:
                             return picked
@@ -744,12 +744,16 @@ class Runtime:
         """Frames of a stream that may be between the batch and its sinks."""
         return self._live_credits + (2 * FILE_BURST if stream.slot.mode == "file" else 0)
 
-    def _all_there(self, bench: _Bench, ready: list[int]) -> bool:
-        """Whether no further stream could join the batch by waiting: every other one is over, rests, or is out of
-        credit.
+    def _all_there(self, bench: _Bench, ready: list[int], now: float) -> bool:
+        """Whether no further stream could join the batch by waiting: every other one is over, rests, is out of credit,
+        or is a camera of which nothing is to be expected.
         """
         return all(
-            i in ready or s.slot.ended or s.paused or s.in_flight >= self._credits(s)
+            i in ready
+            or s.slot.ended
+            or s.paused
+            or s.in_flight >= self._credits(s)
+            or (s.slot.mode == "live" and not s.arrivals.expected(now))
             for i, s in enumerate(bench.streams)
         )
 
