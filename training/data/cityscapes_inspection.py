@@ -14,6 +14,7 @@ from engines.classes import CITYSCAPES_CLASSES, IGNORE
 from engines.errors import CheckFailed, SourceError
 from training.data.cityscapes import load_cityscapes, train_ids
 from training.data.cityscapes_pairs import Split
+from training.data.cityscapes_pairs_inspection import class_table, require_every_class
 from training.data.contact_sheet import arrange, color_label
 
 UInt8 = NDArray[np.uint8]
@@ -54,9 +55,7 @@ class Report(msgspec.Struct, frozen=True):
                 "",
                 f"- ignored: {split.ignored:.2%} of the pixels",
                 "",
-                "| class | share |",
-                "|---|---:|",
-                *(f"| {label} | {share:.3%} |" for label, share in split.class_shares.items()),
+                *class_table(split.class_shares),
                 "",
                 *(f"- {sentence}" for sentence in split.broken),
             ]
@@ -70,9 +69,7 @@ class Report(msgspec.Struct, frozen=True):
                 f"{broken} pictures of {folder} cannot be used (named above); unpack the archives again, or leave them "
                 "out with --skip-broken"
             )
-        absent = [name for name, share in self.splits["train"].class_shares.items() if share == 0]
-        if absent:
-            raise CheckFailed(f"{folder} has no pixel of {', '.join(absent)} in train; is the set complete?")
+        require_every_class(folder, self.splits["train"].class_shares)
 
 
 def recognises(folder: Path) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -14,7 +14,9 @@ from training.data.cityscapes_pairs import decode_label, list_pairs, outside_pal
 from training.data.contact_sheet import draw_contact_sheet
 from training.data.fetch import fetch_pairs as fetch
 
-__all__ = ["NAME", "SPLITS", "draw_contact_sheet", "fetch", "inspect", "recognises"]
+__all__ = [
+    "NAME", "SPLITS", "class_table", "draw_contact_sheet", "fetch", "inspect", "recognises", "require_every_class",
+]  # fmt: skip
 
 NAME = "cityscapes-pairs"
 SPLITS = ("train", "val", "dev", "fit")
@@ -60,9 +62,7 @@ class Report(msgspec.Struct, frozen=True):
                 f"- ignored: {split.ignored:.2%} of the pixels",
                 f"- outside the palette: {split.outside_palette:.2%}; most in {split.worst[0]}: {split.worst[1]:.2%}",
                 "",
-                "| class | share |",
-                "|---|---:|",
-                *(f"| {label} | {share:.3%} |" for label, share in split.class_shares.items()),
+                *class_table(split.class_shares),
                 "",
                 *(f"- {sentence}" for sentence in split.broken),
             ]
@@ -76,9 +76,19 @@ class Report(msgspec.Struct, frozen=True):
                 f"{broken} pairs of {folder} cannot be used (named above); fetch them again, or leave them out with "
                 f"--skip-broken"
             )
-        absent = [name for name, share in self.splits["train"].class_shares.items() if share == 0]
-        if absent:
-            raise CheckFailed(f"{folder} has no pixel of {', '.join(absent)} in train; is the set complete?")
+        require_every_class(folder, self.splits["train"].class_shares)
+
+
+def class_table(shares: Mapping[str, float]) -> list[str]:
+    """Lines of a Markdown table of each class's share of the pixels."""
+    return ["| class | share |", "|---|---:|", *(f"| {label} | {share:.3%} |" for label, share in shares.items())]
+
+
+def require_every_class(folder: Path, shares: Mapping[str, float]) -> None:
+    """Raise CheckFailed where a class occurs nowhere in `train`."""
+    absent = [name for name, share in shares.items() if share == 0]
+    if absent:
+        raise CheckFailed(f"{folder} has no pixel of {', '.join(absent)} in train; is the set complete?")
 
 
 def inspect(folder: Path) -> Report:
