@@ -1047,6 +1047,8 @@ class Runtime:
     def _say(self, stream: _Stream, state: SourceState, reason: str = "") -> None:
         """Tell the observer that a stream entered a state, where its source does not; a failure is told always."""
         stream.state = state
+        if self._known.get(stream.plan.source.id) is not stream:
+            return  # removed with a thread that did not stop then
         if state is SourceState.FAILED or not isinstance(stream.plan.source, LiveSource):
             self._observe(StateChange(stream.plan.source.id, state, reason, at=time.time()))
 

@@ -12,6 +12,7 @@ import shutil
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -127,7 +128,7 @@ class _Start:
     complete: bool = False
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class RunningStream:
     """A stream of a session.
 
@@ -319,10 +320,12 @@ class Session:
             again = msgspec.structs.replace(live.reconnect, at_start="wait")
             live = msgspec.structs.replace(live, reconnect=again)
         berth = self._placer.place()
+        stream = RunningStream(name, config, None, StateChange(name, SourceState.CONNECTING, at=time.time()), berth)
+        told = partial(self._told_by_source, weakref.ref(stream))
         try:
-            source = resolve_source(
+            stream.source = source = resolve_source(
                 config.source, name, config.decode_threads, config.picture_rate(),
-                live=live, realtime=config.realtime, observe=self.tell, decoding=self._decoding(name, config, berth),
+                live=live, realtime=config.realtime, observe=told, decoding=self._decoding(name, config, berth),
             )  # fmt: skip
         except RoadlensError:
             berth.leave()
@@ -331,7 +334,6 @@ class Session:
             berth.leave()
             shown = strip_credentials(config.source[:64])
             raise SourceError(f"{shown!r} cannot be looked for: {error}; give a file or an address") from None
-        stream = RunningStream(name, config, source, StateChange(name, SourceState.CONNECTING, at=time.time()), berth)
         stream.resources.callback(berth.leave)
         if self.config.events is not None and isinstance(source, TappedSource):
             stream.ring = EventRing(name, self.config.events, self._told_of_output)
@@ -417,10 +419,21 @@ class Session:
         return StreamPlan(source, info, stages, [*self._shared, *files], start.frame, start.track, stream.berth)
 
     def tell(self, change: StateChange) -> None:
-        """A source entered a state: those who listen are told, in a thread of the session's."""
+        """A stream entered a state: those who listen are told, in a thread of the session's."""
+        with self._telling:
+            self._tell(change)
+
+    def _told_by_source(self, teller: weakref.ref[RunningStream], change: StateChange) -> None:
+        # The threads of a source may outlive its stream: what they say is neither of the next one of its name, nor
+        # of one that has been forgotten meanwhile.
+        with self._telling:
+            if self.streams.get(change.stream) in (teller(), None):
+                self._tell(change)
+
+    def _tell(self, change: StateChange) -> None:
         stream = self.streams.get(change.stream)
         if stream is None and change.stream not in self._going:
-            return  # a straggler of a stream that was removed, and forgotten
+            return
         if stream is not None:
             # What ended after it failed has failed; and a source may say what the runtime has said.
             if stream.change.state is SourceState.FAILED and change.state is SourceState.ENDED:
@@ -430,10 +443,9 @@ class Session:
                 stream.output.status(change)
         self.metrics.state(change)
         # At once, so that a stream's last state goes out before its end does.
-        with self._telling:
-            for sink in self._shared:
-                if isinstance(sink, StatusSink):
-                    sink.status(change)
+        for sink in self._shared:
+            if isinstance(sink, StatusSink):
+                sink.status(change)
         if self._states is not None:
             self._states.put(change)
 
@@ -542,7 +554,7 @@ class Session:
         try:
             yield
         finally:
-            with self._changing:
+            with self._changing, self._telling:
                 self._going.discard(name)
                 if name not in self.streams:
                     self.outputs.pop(name, None)

@@ -5,8 +5,9 @@
 Sides, for each model, with the same weights and threads:
 
 - loop: the network on one covered picture after the other, as captum's `Occlusion` does by default, in inference mode;
-- batched: the same in batches of 32;
-- roadlens: batched, and only what a square changes is computed (`training.explain.incremental`).
+- batched: the same in batches of eight;
+- roadlens: batched, batch normalisation folded, and only what a square changes is computed
+  (`training.explain.incremental`).
 
 Of the loop and of the batches a part of the places is timed, spread evenly over the picture (every place takes the same
 time there), roadlens computes the whole map, preparation and putting together included. Rounds alternate; the ratio

@@ -153,7 +153,7 @@ def test_while_an_engine_is_built_the_metrics_say_so(segmenter: Path, monkeypatc
 
 def test_a_bound_below_one_frame_is_said(serving: Serving, caplog: pytest.LogCaptureFixture) -> None:
     session, _ = serving(StreamConfig(DRIVE, "a", realtime=True, live=LiveOptions(latency_bound=0.01)))
-    until(lambda: "a" in session.runtime.counts())
+    until(lambda: "a" in session.runtime.counts() and session.runtime.counts()["a"].emitted)
     (said,) = (r.getMessage() for r in caplog.records if "latency bound" in r.getMessage())
     assert said.startswith("a: a latency bound of 10 ms is less than one frame of it (40 ms)")
 

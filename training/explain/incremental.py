@@ -3,8 +3,9 @@
 A square of 25 pixels changes 1.2 % of a 224×224 picture, and until the receptive fields have grown, little more of the
 feature maps. So the maps of the whole picture are kept, and of each stage only the changed part is computed, from a
 crop that is just wide enough for it to be exact; it is pasted over the kept map before the next stage (Nakandala et al.
-2019, "Incremental and approximate inference for faster occlusion-based deep CNN explanations", SIGMOD). From where most
-of a map changes, the rest of the network runs as it is.
+2019, "Incremental and approximate inference for faster occlusion-based deep CNN explanations", SIGMOD). A stage is as
+short as the network allows, a convolution or a residual block, for a crop is as wide as all of it reaches. From where
+most of a map changes, the rest of the network runs as it is. Batch normalisation is folded into the convolutions.
 
 What a stage's output at a place hangs on is found by trying: a NaN in its input spreads exactly as far as that. A stage
 that spreads it over the whole picture (squeeze and excitation, global pooling), or whose size is no whole fraction of
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from training.explain.network import Network
 
@@ -32,15 +34,22 @@ class Stage:
     Attributes:
         layers: (N, C, H, W) → (N, C', H/stride, W/stride).
         stride: of its output.
-        reach: a change at input row y changes output rows y // stride − reach to y // stride + reach at most, and
-            columns likewise.
+        before: a change at input row y changes output rows from y // stride − before on, and columns likewise.
+        after: … to y // stride + after.
         kept: (1, C, H, W), its input for the whole picture.
     """
 
     layers: nn.Module
     stride: int
-    reach: int
+    before: int
+    after: int
     kept: Tensor
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of the output."""
+        height, width = self.kept.shape[-2:]
+        return height // self.stride, width // self.stride
 
 
 class Incremental:
@@ -75,8 +84,8 @@ class Incremental:
             patch.copy_(first[0, :, top : top + window, left : left + window])
             patch[:, y - top :, x - left :] = grey[0]
         for number, stage in enumerate(self.stages):
-            crop = _crop_size(patches.shape[-2:], stage)
-            if crop[0] * crop[1] * stage.stride**2 > _WORTH * stage.kept.shape[-2] * stage.kept.shape[-1]:
+            crop, cells = _crop_size(patches.shape[-2:], stage), stage.cells
+            if crop[0] * crop[1] > _WORTH * cells[0] * cells[1]:
                 return self._finish(patches, tops, lefts, number)
             patches, tops, lefts = _advance(stage, patches, tops, lefts)
         return self._finish(patches, tops, lefts, len(self.stages))
@@ -93,36 +102,35 @@ class Incremental:
         return self.rest(maps)
 
 
-def _crop_size(changed: Sequence[int], stage: Stage) -> tuple[int, int]:
+def _changed(size: int, stage: Stage, limit: int) -> int:
+    """How many of `limit` rows of the output `size` rows of the input can change, wherever they start."""
+    return min(-(-(size - 1) // stage.stride) + 1 + stage.before + stage.after, limit)
+
+
+def _crop_size(size: Sequence[int], stage: Stage) -> tuple[int, int]:
     """Rows and columns of output cells of the crop from which the changed part of the output can be computed."""
-    limits = [size // stage.stride for size in stage.kept.shape[-2:]]
     high, wide = (
-        min(min(_spread(size, stage), limit) + 2 * stage.reach, limit)
-        for size, limit in zip(changed, limits, strict=True)
+        min(_changed(n, stage, limit) + stage.before + stage.after, limit)
+        for n, limit in zip(size, stage.cells, strict=True)
     )
     return high, wide
-
-
-def _spread(size: int, stage: Stage) -> int:
-    """How many cells of the output `size` rows of the input can change, wherever they start."""
-    return (size - 1) // stage.stride + 2 + 2 * stage.reach
 
 
 def _advance(stage: Stage, patches: Tensor, tops: list[int], lefts: list[int]) -> tuple[Tensor, list[int], list[int]]:
     """The changed part of a stage's output, and where it starts, from that of its input.
 
-    The crop has `reach` cells more on each side than what is wanted of it: the cells that feel the crop's edge. Where
-    the crop ends at the picture's own edge there is nothing to be kept from: the padding is the real one.
+    The crop has as many cells more on each side than what is wanted of it as feel the crop's edge. Where the crop ends
+    at the picture's own edge there is nothing to be kept from: the padding is the real one.
     """
-    s, r = stage.stride, stage.reach
-    rows, columns = (size // s for size in stage.kept.shape[-2:])
+    s = stage.stride
+    rows, columns = stage.cells
     height, width = patches.shape[-2:]
-    high, wide = min(_spread(height, stage), rows), min(_spread(width, stage), columns)
+    high, wide = _changed(height, stage, rows), _changed(width, stage, columns)
     crop_high, crop_wide = _crop_size((height, width), stage)
-    new_tops = [min(max(top // s - r, 0), rows - high) for top in tops]
-    new_lefts = [min(max(left // s - r, 0), columns - wide) for left in lefts]
-    crop_tops = [min(max(top - r, 0), rows - crop_high) for top in new_tops]
-    crop_lefts = [min(max(left - r, 0), columns - crop_wide) for left in new_lefts]
+    new_tops = [min(max(top // s - stage.before, 0), rows - high) for top in tops]
+    new_lefts = [min(max(left // s - stage.before, 0), columns - wide) for left in lefts]
+    crop_tops = [min(max(top - stage.after, 0), rows - crop_high) for top in new_tops]
+    crop_lefts = [min(max(left - stage.after, 0), columns - crop_wide) for left in new_lefts]
     crops = torch.empty(
         (len(patches), patches.shape[1], crop_high * s, crop_wide * s), memory_format=torch.channels_last
     )
@@ -147,47 +155,46 @@ def incremental(network: Network, picture: Tensor) -> Incremental | None:
         picture: (1, 3, H, W) float32, 0 to 255.
     """
     stages: list[Stage] = []
-    pending: list[nn.Module] = []
-    x = y = network.normalise(picture)
+    x = network.normalise(picture)
     parts = _chain(network.body)
-    taken = 0
-    for part in parts:
-        taken += 1
-        pending.append(part)
-        y = part(y)
-        if not isinstance(y, Tensor) or y.ndim != 4:
-            break
-        if y.shape[-1] == x.shape[-1]:
-            continue
-        layers = nn.Sequential(*pending)
-        found = _locality(layers, x, y)
+    while parts:
+        # One part that spreads a change, or shrinks the map, and those behind it that do neither.
+        y = parts[0](x)
+        found = _locality(parts[0], x, y)
         if found is None:
             break
-        stages.append(Stage(layers, *found, x))
-        x, pending = y, []
-    parts = parts[taken - len(pending) :]
+        taken = 1
+        while taken < len(parts):
+            z = parts[taken](y)
+            if _locality(parts[taken], y, z) != (1, 0, 0):
+                break
+            taken, y = taken + 1, z
+        stages.append(Stage(nn.Sequential(*parts[:taken]), *found, x))
+        x, parts = y, parts[taken:]
     prepared = Incremental(network, stages, nn.Sequential(*parts), x)
     return prepared if stages and _agrees(prepared, picture) else None
 
 
-def _locality(layers: nn.Module, x: Tensor, y: Tensor) -> tuple[int, int] | None:
-    """Stride and reach of a stage, None where it has none."""
+def _locality(layers: nn.Module, x: Tensor, y: object) -> tuple[int, int, int] | None:
+    """Stride of a part, and how many cells before and after a change it changes; None where it has no such place."""
+    if not isinstance(y, Tensor) or y.ndim != 4:
+        return None
     size, cells = x.shape[-2:], y.shape[-2:]
     stride = size[0] // cells[0]
-    if (cells[0] * stride, cells[1] * stride) != tuple(size):
+    if not stride or (cells[0] * stride, cells[1] * stride) != tuple(size):
         return None
     cell = cells[0] // 2, cells[1] // 2
     probes = x.repeat(stride, 1, 1, 1)
     for offset, probe in enumerate(probes):
         probe[:, cell[0] * stride + offset, cell[1] * stride + offset] = torch.nan
     spread = layers(probes).isnan().any(1)
-    reach = 0
+    before = after = 0
     for axis, limit, middle in ((2, cells[0], cell[0]), (1, cells[1], cell[1])):
         changed = spread.any(axis).any(0).nonzero()
         if not len(changed) or len(changed) == limit:
             return None
-        reach = max(reach, middle - int(changed.min()), int(changed.max()) - middle)
-    return stride, reach
+        before, after = max(before, middle - int(changed.min())), max(after, int(changed.max()) - middle)
+    return stride, before, after
 
 
 def _agrees(prepared: Incremental, picture: Tensor) -> bool:
@@ -216,7 +223,25 @@ def _chain(body: nn.Module) -> list[nn.Module]:
         graph = _Tracer().trace(body)
     except (TypeError, ValueError, RuntimeError, AttributeError, fx.proxy.TraceError):
         return [body]
-    return _split(body, graph, _cuts(graph))
+    folded = _folded(fx.GraphModule(body, graph))
+    return _split(folded, folded.graph, _cuts(folded.graph))
+
+
+def _folded(traced: fx.GraphModule) -> fx.GraphModule:
+    """Batch normalisation multiplied into the convolution before it."""
+    for node in list(traced.graph.nodes):
+        source = node.args[0] if node.args else None
+        if node.op != "call_module" or not isinstance(source, fx.Node) or source.op != "call_module":
+            continue
+        norm, conv = traced.get_submodule(str(node.target)), traced.get_submodule(str(source.target))
+        alone = len(source.users) == 1 and sum(n.target == source.target for n in traced.graph.nodes) == 1
+        if isinstance(norm, nn.BatchNorm2d) and isinstance(conv, nn.Conv2d) and alone:
+            traced.add_submodule(f"{source.target}_folded", fuse_conv_bn_eval(conv, norm))
+            source.target = f"{source.target}_folded"
+            node.replace_all_uses_with(source)
+            traced.graph.erase_node(node)
+    traced.recompile()
+    return traced
 
 
 def _cuts(graph: fx.Graph) -> list[fx.Node]:

@@ -73,14 +73,15 @@ def test_occlusion_is_what_captum_finds_one_place_at_a_time(window: int, stride:
 
 
 def test_only_what_keeps_to_its_neighbourhood_is_cropped() -> None:
-    def stages(network: Network) -> list[tuple[int, int]]:
+    def stages(network: Network) -> list[tuple[int, int, int]]:
         prepared = incremental(network, picture())
-        return [] if prepared is None else [(stage.stride, stage.reach) for stage in prepared.stages]
+        return [] if prepared is None else [(stage.stride, stage.before, stage.after) for stage in prepared.stages]
 
     with torch.inference_mode():
-        # The strided convolution; 3×3, 5×5 and pooling; 3×3 and a strided 3×3: a change reaches a cell, two, one.
-        assert stages(classifier(chain())) == [(2, 1), (2, 2), (2, 1)]
-        assert stages(classifier(chain(gate=True))) == [(2, 1)]
+        # A strided 3×3, whose change reaches the cell behind it; 3×3, 5×5, pooling, the block, a strided 3×3.
+        begin = [(2, 0, 1), (1, 1, 1)]
+        assert stages(classifier(chain())) == [*begin, (1, 2, 2), (2, 0, 0), (1, 1, 1), (2, 0, 1)]
+        assert stages(classifier(chain(gate=True))) == begin
         assert stages(classifier(Linear(torch.ones(2, 3, HEIGHT, WIDTH)), 2)) == []
 
 
@@ -112,7 +113,7 @@ def test_smoothgrad_is_the_same_every_time() -> None:
 def test_grad_cam_looks_at_the_last_map_of_the_coarsest_grid() -> None:
     network = classifier(chain())
     chosen = choose_layer(network, FIRST)
-    assert (chosen.name, chosen.shape) == ("7", (16, 8, 12))
+    assert (chosen.name, chosen.shape) == ("8", (16, 8, 12))
     assert choose_layer(network, FIRST, "2.conv").shape == (8, 32, 48)
     with pytest.raises(UsageError, match=r"no layer 2.cnov that gives a map on the way to a; the nearest is 2.conv"):
         choose_layer(network, FIRST, "2.cnov")

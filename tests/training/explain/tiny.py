@@ -70,8 +70,11 @@ class Gate(nn.Module):
 def chain(*, gate: bool = False) -> nn.Sequential:
     """A classifier of 5 classes: strides, padding, pooling, a skip, and where asked for a gate in its second stage."""
     torch.manual_seed(1)
+    norm = nn.BatchNorm2d(8)
+    for values in ("running_mean", "running_var", "weight", "bias"):
+        nn.init.uniform_(getattr(norm, values), 0.5, 1.5)
     return nn.Sequential(
-        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(inplace=True), Skip(8), *([Gate(8)] if gate else []),
+        nn.Conv2d(3, 8, 3, 2, 1), norm, nn.ReLU(inplace=True), Skip(8), *([Gate(8)] if gate else []),
         nn.Conv2d(8, 8, 5, padding=2), nn.MaxPool2d(2), Skip(8), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5),
     )  # fmt: skip
