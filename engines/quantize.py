@@ -252,7 +252,7 @@ def _run_nncf(model: onnx.ModelProto, pictures: list[UInt8], ignored: list[str])
     from nncf.common.quantization.structs import QuantizationPreset, QuantizationScheme
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, QuantizationParameters
 
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own function sets the level of others' handlers, too
     constants = {weight.name for weight in model.graph.initializer}
     (name,) = (value.name for value in model.graph.input if value.name not in constants)
     # NNCF prints its progress to standard output, which belongs to `--json`.

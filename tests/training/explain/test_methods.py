@@ -114,9 +114,9 @@ def test_grad_cam_looks_at_the_last_map_of_the_coarsest_grid() -> None:
     network = classifier(chain())
     chosen = choose_layer(network, FIRST)
     assert (chosen.name, chosen.shape) == ("8", (16, 8, 12))
-    assert choose_layer(network, FIRST, "2.conv").shape == (8, 32, 48)
-    with pytest.raises(UsageError, match=r"no layer 2.cnov that gives a map on the way to a; the nearest is 2.conv"):
-        choose_layer(network, FIRST, "2.cnov")
+    assert choose_layer(network, FIRST, "3.conv").shape == (8, 32, 48)
+    with pytest.raises(UsageError, match=r"no layer 3.cnov that gives a map on the way to a; the nearest is 3.conv"):
+        choose_layer(network, FIRST, "3.cnov")
     with pytest.raises(UsageError, match="has no convolutional map, which Grad-CAM needs"):
         choose_layer(classifier(Linear(torch.ones(2, 3, HEIGHT, WIDTH)), 2), FIRST)
 
