@@ -72,6 +72,9 @@ class Learner(L.LightningModule):
     def training_step(self, batch: tuple[Tensor, ...], _index: int) -> Tensor:
         # Lightning puts everything back into training mode after each evaluation.
         self.task.training_mode(self.model)
+        # Dropout, too, is a function of the step: a checkpoint holds no generator's state.
+        place = (self.recipe.seed, self.global_step, self.trainer.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
         loss = self.task.loss(self.model, batch, self.global_step)
         self.log("loss", loss)
         return loss

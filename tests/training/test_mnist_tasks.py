@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -57,6 +58,21 @@ def test_trained_scored_and_exported_like_any_task(name: str, folder: Path, tmp_
     assert "jaccard" in told.headline()
     for key, figure in told.headline().items():
         assert exported.headline()[key].value == pytest.approx(figure.value, abs=2e-3)
+
+
+def test_dropout_is_the_same_in_a_resumed_run(folder: Path, tmp_path: Path) -> None:
+    recipe = read_recipe("mnist-circles", [*TINY, "steps=3", "checkpoint_every=1", "widths=[8,8,8]"])
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    broken.mkdir()
+
+    def keep_the_second(line: str) -> None:
+        if line.startswith("step 3/"):  # said before its own checkpoint is written
+            shutil.copy(whole / "last.ckpt", broken)
+
+    expected = torch.load(train(recipe, folder, whole, say=keep_the_second), weights_only=True)
+    assert torch.load(broken / "last.ckpt", weights_only=True)["global_step"] == 2
+    resumed = torch.load(train(recipe, folder, broken, resume=True, say=lambda _: None), weights_only=True)
+    torch.testing.assert_close(resumed["state_dict"], expected["state_dict"], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", RECIPES)
