@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import nn
 
 from engines.errors import ModelError, OutputError, UsageError
-from training.models.encoder import read_weights
+from training.models.encoder import NOT_TORCH, read_weights
 from training.recipe import Recipe, decode_recipe, recipe_as_dict
 from training.task import Task, open_task
 
@@ -79,8 +78,12 @@ def stored_recipe(path: Path) -> Recipe | None:
         raise ModelError(f"there is no checkpoint {path}; give a .ckpt file that `roadlens train` wrote")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ModelError(f"{path} is not a readable checkpoint ({str(error).splitlines()[0]})") from None
+    except OSError as error:
+        raise ModelError(f"the checkpoint {path} cannot be read ({error.strerror}); give a .ckpt file") from None
+    except NOT_TORCH:
+        raise ModelError(
+            f"{path} is not a readable checkpoint; give a .ckpt file that `roadlens train` wrote"
+        ) from None
     if not isinstance(content, dict) or "state_dict" not in content:
         raise ModelError(f"{path} is not a checkpoint: it holds no state_dict")
     plain = content.get(RECIPE_KEY)

@@ -299,6 +299,9 @@ def test_imagenet_weights_that_cannot_be_downloaded_are_one_sentence(monkeypatch
     [
         (None, "there is no weights file"),
         (b"no zip", "is not a readable weights file"),
+        (b"", "is not a readable weights file"),
+        (b"hello", "is not a readable weights file"),
+        (b"\x80\x02.", "is not a readable weights file"),
         ([1, 2], "holds no weights"),
         ({"fc.weight": torch.zeros(2)}, "does not hold this encoder"),
     ],

@@ -162,7 +162,8 @@ def test_another_recipes_run_is_not_resumed(tiny_run: Path, pairs_folder: Path) 
     ("content", "error", "sentence"),
     [
         (None, ModelError, "there is no checkpoint"),
-        (b"text", ModelError, "is not a readable checkpoint"),
+        (b"text", ModelError, "is not a readable checkpoint; give a .ckpt file"),
+        (b"", ModelError, "is not a readable checkpoint"),
         ({"weights": 1}, ModelError, "holds no state_dict"),
         ({"state_dict": {}}, UsageError, "does not say which recipe made it"),
     ],
