@@ -25,6 +25,7 @@ from training.data.mnist import (
     foreground_thresholds,
     load_digits,
     mosaic_picks,
+    mosaic_sheets,
     read_idx,
 )
 from training.data.mnist_inspection import draw_contact_sheet, inspect
@@ -70,6 +71,17 @@ def test_fit_and_dev_are_the_two_parts_of_train(tmp_path: Path) -> None:
     assert (len(fit), len(dev), len(train), len(load_digits(folder, "test"))) == (44, 4, 48, 12)
     np.testing.assert_array_equal(np.concatenate([fit.pictures, dev.pictures]), train.pictures)
     np.testing.assert_array_equal(np.concatenate([fit.labels, dev.labels]), train.labels)
+
+
+def test_too_few_digits_for_a_part_or_a_mosaic_are_one_sentence(tmp_path: Path) -> None:
+    folder = write_mnist(tmp_path, train=1, test=3)
+    for split in ("fit", "dev"):
+        with pytest.raises(SourceError, match="holds one digit, which cannot be divided"):
+            load_digits(folder, split)
+    test = load_digits(folder, "test")
+    with pytest.raises(SourceError, match="test holds 3 digits and a mosaic takes four"):
+        mosaic_sheets(test, "test")
+    assert draw_contact_sheet(folder, "test", 3).ndim == 3, "three digits are drawn, and no mosaic"
 
 
 IMAGES, LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"

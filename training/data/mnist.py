@@ -123,7 +123,12 @@ def mosaic_sheets(digits: Digits, split: str, seed: int = 0) -> Sheets:
     """Mosaics of four digits, each digit of the split in one of them; see `MOSAIC_CLASSES`.
 
     The split is made before: a mosaic holds digits of its own part of MNIST only.
+
+    Raises:
+        SourceError: there are fewer than four digits.
     """
+    if len(digits) < 4:
+        raise SourceError(f"{split} holds {len(digits)} digits and a mosaic takes four; fetch MNIST's own files")
     picks = mosaic_picks(len(digits), seed)
     maps = class_maps(digits.masks, digits.labels)
     names = tuple(f"{split} " + " ".join(map(str, four)) for four in picks.tolist())
@@ -194,6 +199,8 @@ def load_digits(root: Path, split: Split) -> Digits:
         raise SourceError(f"{labels_path} holds no digits; fetch MNIST's own files")
     if labels.max() >= DIGITS:
         raise SourceError(f"{labels_path} holds the label {labels.max()}; MNIST's go from 0 to {DIGITS - 1}")
+    if split in ("fit", "dev") and len(labels) == 1:
+        raise SourceError(f"{labels_path} holds one digit, which cannot be divided into fit and dev; fetch it again")
     # A set smaller than MNIST (a test's) keeps at least one digit in each part.
     first_dev = len(labels) - min(DEV_DIGITS, max(len(labels) // 12, 1))
     match split:

@@ -139,12 +139,13 @@ def draw_contact_sheet(folder: Path, split: Split, number: int, columns: int = 6
     digits = load_digits(folder, split)
     chosen = np.unique(np.linspace(0, len(digits) - 1, min(number, len(digits))).round().astype(int))
     tiles = [_digit_tile(digits, int(index)) for index in chosen]
-    mosaics = mosaic_sheets(digits, split)
-    table = np.array([info.color for info in MOSAIC_CLASSES], np.uint8)
-    table[BACKGROUND] = 255
-    for index in range(min(-(-len(tiles) // 6), len(mosaics))):
-        strip = np.concatenate([mosaics.photos[index], table[mosaics.labels[index]]], axis=1)
-        tiles.append(_tile(_enlarged(strip, 2), mosaics.names[index]))
+    if len(digits) >= 4:
+        mosaics = mosaic_sheets(digits, split)
+        table = np.array([info.color for info in MOSAIC_CLASSES], np.uint8)
+        table[BACKGROUND] = 255
+        for index in range(min(-(-len(tiles) // 6), len(mosaics))):
+            strip = np.concatenate([mosaics.photos[index], table[mosaics.labels[index]]], axis=1)
+            tiles.append(_tile(_enlarged(strip, 2), mosaics.names[index]))
     width = max(tile.shape[1] for tile in tiles)
     tiles = [_padded(tile, width) for tile in tiles]
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
