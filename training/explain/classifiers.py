@@ -50,7 +50,8 @@ def open_classifier(
     else:
         state = None if weights == RANDOM else read_weights(Path(weights))
         if state is not None:
-            number = next(reversed(state.values())).shape[0]
+            # The last layer's bias; whatever else stands last is no classifier's, and `_load` says so.
+            number = next((len(last) for last in reversed(state.values()) if last.ndim), len(classes))
             classes = classes if number == len(classes) else tuple(map(str, range(number)))
         body = _fresh(name, len(classes))
         if state is not None:

@@ -192,6 +192,13 @@ def test_models_that_are_not_there(model: str, options: dict[str, str], error: t
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("state", [{}, {"seen": torch.tensor(3)}], ids=["nothing", "a number last"])
+def test_weights_of_no_classifier_are_refused(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(ModelError, match=r"x\.pth does not fit mobilenet_v2: Missing key"):
+        open_network("mobilenet_v2", str(tmp_path / "x.pth"))
+
+
 def test_a_quantised_file_is_refused(tmp_path: Path) -> None:
     from engines.bundled import int8_file, resolve
 
