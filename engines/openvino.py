@@ -11,12 +11,11 @@ Settings that were measured (2 cores of an AMD EPYC with AVX512-BF16, OpenVINO 2
   of CPU time a frame beside a decoder and an encoder), one request more than streams, and threads that give way
   (nice 10). What comes behind the engine then never waits for it: with equal priorities x264 starves beside busy
   engine threads, and two cores are 88 % busy in place of 97 (720p, veryfast: 43 against 49 frames a second).
-- A dynamic batch costs 0.5 to 0.9 ms of shape arithmetic a request against a static one (256×256: 15.0 against 14.2 ms
-  a picture at batch 1, 14.6 against 14.0 at 2, 14.6 against 14.3 at 4). Static models for every size would take 50 to
-  110 MB and a stop of 0.2 to 0.4 s each when its size first occurs, so: static where `max_batch` is 1, else dynamic.
-- With the throughput hint a batch is taken apart: a request a picture, static, computed side by side (13.3 ms of CPU
-  time a picture in place of 14.0 to 14.9 in a dynamic batch of 1 to 4 at 256×256). With the latency hint it stays
-  one request, which many cores share better than one picture after the other.
+- A batch is taken apart: a request a picture, of a static model. A dynamic batch costs more CPU time a picture (1 to 8
+  pictures at 256×256, latency hint: U-Net 14.9 to 16.4 against 14.3 to 15.8 ms, PSPNet 10 to 11 against 9), and of each
+  size that comes for the first time OpenVINO makes kernels of its own: 25 MB, and a stop of 0.1 to 0.4 s in the
+  midst of a live run. With the latency hint too, many cores share a batch picture by picture (a stream of
+  OpenVINO for every four of them; not measured, for want of such a machine).
 """
 
 from __future__ import annotations
@@ -89,35 +88,41 @@ class OpenVINOEngine:
         self.threads: int | None = threads
 
         properties: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
+            "PERFORMANCE_HINT": hint.upper(),
             "ENABLE_CPU_PINNING": False,
             # What an int8 file leaves unquantised is computed in bf16 where there is bf16.
             "INFERENCE_PRECISION_HINT": "f32" if self.precision == "fp32" or not has_bf16 else "bf16",
         }
         if threads is not None:
             properties["INFERENCE_NUM_THREADS"] = threads
+        cores = threads or _cores()
         if hint == "throughput":
-            streams = min(threads or _cores(), _MOST_STREAMS)
-            properties |= {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
-            in_flight = max(in_flight, streams + 1)
+            properties["NUM_STREAMS"] = min(cores, _MOST_STREAMS)
+            in_flight = max(in_flight, properties["NUM_STREAMS"] + 1)
+        else:
+            properties["NUM_STREAMS"] = min(max(cores // _STREAM_CORES, 1), max_batch)
         self.in_flight: int = in_flight
-        height, width = self.spec.height, self.spec.width
+        shape = (1, self.spec.height, self.spec.width, 3)
 
-        own = 1 if hint == "throughput" else max_batch  # pictures of a request
-
-        def start() -> tuple[ov.CompiledModel, list[_Request]]:
+        def start() -> _Started:
             model = core.read_model(path)
-            model.reshape(ov.PartialShape([1 if own == 1 else ov.Dimension(1, own), height, width, 3]))
+            model.reshape(shape)
             compiled = core.compile_model(model, "CPU", properties)
-            return compiled, [_Request(compiled, own, height, width) for _ in range(in_flight * (max_batch // own))]
+            requests = [_Request(compiled, shape) for _ in range(in_flight * max_batch)]
+            for request in requests[:in_flight]:
+                request.warm_up()
+            for request in requests[:in_flight]:
+                with contextlib.suppress(RuntimeError):  # a model may take pictures and refuse to compute on none
+                    request.wait()
+            return compiled, requests
 
         try:
-            compiled, requests = _giving_way(start, in_flight) if hint == "throughput" else start()
+            compiled, requests = _giving_way(start) if hint == "throughput" else start()
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot compile {path} ({_last_line(error)}); export the model again.") from None
 
         outputs = {role: compiled.output(name) for role, name in self.spec.outputs.items()}
-        lanes = [_Lane(requests[place::in_flight], own, outputs) for place in range(in_flight)]
+        lanes = [_Lane(requests[place::in_flight], outputs) for place in range(in_flight)]
         del compiled, requests
 
         # It knows the lanes and not the engine, so a forgotten engine is freed and ends its thread.
@@ -149,12 +154,16 @@ _MOST_STREAMS = 4
 """Requests that are computed side by side at most, each by its share of the cores: a single file has no more frames
 between its decoder and its encoder."""
 
+_STREAM_CORES = 4
+"""Cores that compute one picture together with the latency hint, where a batch has more than one."""
+
 _NICENESS = 10
 
 
-def _giving_way(
-    start: Callable[[], tuple[ov.CompiledModel, list[_Request]]], in_flight: int
-) -> tuple[ov.CompiledModel, list[_Request]]:
+_Started = tuple[ov.CompiledModel, list["_Request"]]
+
+
+def _giving_way(start: Callable[[], _Started]) -> _Started:
     """Start an engine whose threads give way to all others of the process, where the system lets threads do so.
 
     On Linux niceness belongs to a thread and is inherited by those that it starts. OpenVINO starts some of its threads
@@ -162,16 +171,10 @@ def _giving_way(
     its own that is nice.
     """
 
-    def begin() -> tuple[ov.CompiledModel, list[_Request]]:
+    def begin() -> _Started:
         if sys.platform == "linux":
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
-        compiled, requests = start()
-        for request in requests[:in_flight]:
-            request.warm_up()
-        for request in requests[:in_flight]:
-            with contextlib.suppress(RuntimeError):  # a model may take pictures and refuse to compute on none
-                request.wait()
-        return compiled, requests
+        return start()
 
     with ThreadPoolExecutor(1, "openvino-start") as starter:
         return starter.submit(begin).result()
@@ -199,26 +202,19 @@ def precisions_of(path: Path) -> tuple[Precision, ...]:
 
 
 class _Request:
-    """One infer request and its input memory.
+    """One infer request of one picture, and its input memory, which lives as long as the request."""
 
-    The memory lives as long as the request, and every batch size has one tensor over it: OpenVINO 2026.4 corrupts its
-    heap when a dynamic model's request changes from its own input tensor to a shared one that is freed later.
-    """
-
-    def __init__(self, compiled: ov.CompiledModel, most: int, height: int, width: int) -> None:
+    def __init__(self, compiled: ov.CompiledModel, shape: tuple[int, ...]) -> None:
         self._request = compiled.create_infer_request()
-        self._memory = np.zeros((most, height, width, 3), np.uint8)
-        self._tensors = [ov.Tensor(self._memory[: n + 1], shared_memory=True) for n in range(most)]
+        self._memory = np.zeros(shape, np.uint8)
+        self._request.set_input_tensor(ov.Tensor(self._memory, shared_memory=True))
 
     def warm_up(self) -> None:
         """Compute on nothing in particular; `wait` ends it."""
-        self._request.set_input_tensor(self._tensors[0])
         self._request.start_async()
 
-    def start(self, images: Sequence[NDArray[np.uint8]]) -> None:
-        for place, image in zip(self._memory, images, strict=False):
-            np.copyto(place, image)
-        self._request.set_input_tensor(self._tensors[len(images) - 1])
+    def start(self, image: NDArray[np.uint8]) -> None:
+        np.copyto(self._memory[0], image)
         self._request.start_async()
 
     def wait(self) -> None:
@@ -231,17 +227,17 @@ class _Request:
 
 
 class _Lane:
-    """The requests of one batch in flight, each of `own` pictures at most."""
+    """The requests of one batch in flight, one a picture."""
 
-    def __init__(self, requests: list[_Request], own: int, outputs: dict[OutputRole, ov.ConstOutput]) -> None:
-        self._requests, self._own, self._outputs = requests, own, outputs
+    def __init__(self, requests: list[_Request], outputs: dict[OutputRole, ov.ConstOutput]) -> None:
+        self._requests, self._outputs = requests, outputs
         self._started: list[_Request] = []
 
     def start(self, images: Sequence[NDArray[np.uint8]]) -> None:
         self._started = []
         try:
-            for request, first in zip(self._requests, range(0, len(images), self._own), strict=False):
-                request.start(images[first : first + self._own])
+            for request, image in zip(self._requests, images, strict=False):
+                request.start(image)
                 self._started.append(request)
         except RuntimeError:
             self._wait()

@@ -247,7 +247,7 @@ def test_closing_frees_the_memory(segmenter: Path) -> None:
     del lanes, lane
     engine.close()
     gc.collect()
-    assert [reference() for reference in freed] == [None] * 4
+    assert [reference() for reference in freed] == [None] * (2 * engine.in_flight * engine.max_batch)
 
 
 def test_a_process_ends_in_order_with_engines_open_and_at_work(segmenter: Path) -> None:
