@@ -32,6 +32,10 @@ from pipeline.video_writer import partial_name
 
 log = logging.getLogger(__name__)
 
+_LATE = 1.0
+"""Seconds behind its end by which a clip is written even where nothing more has come from the camera, which may be
+what the event has destroyed; and how often that is looked for."""
+
 
 class EventRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When a clip is saved by itself.
@@ -116,10 +120,10 @@ class EventRing:
         self._ring: deque[CompressedPacket] = deque()
         self._bytes = 0
         self._saving: EventClip | None = None
-        self._until = 0.0
+        self._until = self._overdue = 0.0
         self._jobs: queue.SimpleQueue[tuple[EventClip, list[CompressedPacket]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._covered = False
+        self._covered = self._closed = False
         with explained("clips of events", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -170,7 +174,7 @@ class EventRing:
 
     # Saving ---------------------------------------------------------------------------------------------------------
     def save(self, reason: str = "event") -> EventClip:
-        """Write what is kept and what comes in the next `after` seconds.
+        """Write what is kept and what comes in the next `after` seconds, where anything comes.
 
         While a clip is being saved it is prolonged instead, so that events close together share one.
 
@@ -178,12 +182,15 @@ class EventRing:
             reason: what happened; it becomes part of the name and stands in the file.
 
         Raises:
-            OutputError: nothing has come from the camera yet.
+            OutputError: nothing has come from the camera yet, or the ring has been closed.
         """
         with self._lock:
+            if self._closed:
+                raise OutputError(f"stream {self.stream!r} is gone; save a clip while it is there")
             if not self._ring:
                 raise OutputError(f"stream {self.stream!r} has no pictures yet; save a clip when its camera is there")
             self._until = self._ring[-1].arrived_at + self.options.after
+            self._overdue = time.monotonic() + self.options.after + _LATE
             if self._saving is None:
                 self._saving = EventClip(self.folder / self._name(self._ring[0].captured_at, reason), reason)
                 if self._thread is None:
@@ -203,12 +210,14 @@ class EventRing:
             self._saving = None
 
     def finish(self) -> None:
-        """The stream has come to its end: so has the clip being saved."""
-        self.close()
+        """The stream has come to its end: so has the clip being saved. What is kept can still be."""
+        with self._lock:
+            self._hand_over()
 
     def close(self) -> None:
         """Write the clip being saved as far as it has come. Twice is allowed."""
         with self._lock:
+            self._closed = True
             self._hand_over()
             thread = self._thread
         if thread is not None:
@@ -217,7 +226,7 @@ class EventRing:
 
     # The thread -----------------------------------------------------------------------------------------------------
     def _write_all(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._next_job()) is not None:
             clip, packets = job
             try:
                 write_packets(clip.path, packets, clip.reason)
@@ -228,6 +237,16 @@ class EventRing:
                 log.warning("%s: %s", self.stream, clip.error)
                 self._observe(OutputChange(self.stream, "events", OutputState.PAUSED, clip.error, self._wall()))
             clip.done.set()
+
+    def _next_job(self) -> tuple[EventClip, list[CompressedPacket]] | None:
+        """The next clip to write, also one whose camera has gone silent; None at the end."""
+        while True:
+            try:
+                return self._jobs.get(timeout=_LATE)
+            except queue.Empty:
+                with self._lock:
+                    if time.monotonic() > self._overdue:
+                        self._hand_over()
 
 
 def _begins(packet: CompressedPacket) -> bool:

@@ -93,10 +93,14 @@ class Hls(QueuedOutput):
         self.playlist = self.folder / PLAYLIST
         with explained("HLS", self.folder):
             make_writable(self.folder)
-            for path in self.folder.iterdir():
-                # An earlier run's: a player must not find its playlist.
-                if _OURS.fullmatch(path.name):
-                    path.unlink()
+            self._clear()
+            self.playlist.unlink(missing_ok=True)  # an earlier run's: a player must not find it
+
+    def _clear(self) -> None:
+        """Remove what an earlier run has left, or this one before a pause, all but the playlist."""
+        for path in self.folder.iterdir():
+            if _OURS.fullmatch(path.name) and path != self.playlist:
+                path.unlink()
 
     def _work(self) -> str:
         while not self._closed.is_set() and not self._queue.over:
@@ -126,6 +130,7 @@ class Hls(QueuedOutput):
                 container.close()
 
     def _open(self) -> tuple[OutputContainer, VideoStream]:
+        self._clear()
         run = f"{datetime.fromtimestamp(self._wall(), UTC):%Y%m%dT%H%M%S}"
         # A name of its own for every run: caches on the way keep segments for long.
         folder = str(self.folder).replace("%", "%%")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import re
 import shutil
 import time
@@ -115,6 +116,8 @@ class Recording(QueuedOutput):
         self.folder = options.folder / stream
         self._ours = re.compile(rf"{re.escape(stream)}_\d{{8}}T\d{{6}}\.\d{{3}}Z(\.partial)?\.mp4")
         self._checked_at = float("-inf")
+        self._recorded: dict[str, int] = {}
+        self._number = 0
         with explained("recordings", self.folder):
             make_writable(self.folder)
             self._rescue()
@@ -126,8 +129,10 @@ class Recording(QueuedOutput):
                 _finish(partial)
 
     def _files(self) -> list[Path]:
-        """Segments of this stream, whole or not, oldest first."""
-        return sorted(p for p in self.folder.iterdir() if self._ours.fullmatch(p.name))
+        """Segments of this stream, whole or not, oldest first: by name, behind which come those of this run in the
+        order in which they were recorded, for a clock that is set back gives a new one an old name."""
+        found = (p for p in self.folder.iterdir() if self._ours.fullmatch(p.name))
+        return sorted(found, key=lambda p: (self._recorded.get(p.name, 0), p.name))
 
     # The thread -----------------------------------------------------------------------------------------------------
     def _work(self) -> str:
@@ -181,7 +186,9 @@ class Recording(QueuedOutput):
 
     def _segment(self, first: EncodedPicture) -> EncodedPicture | None:
         """Write one file from a key frame on; the key frame that the next begins with, or None at the end."""
-        partial = partial_name(self.folder / segment_name(self.stream, first.at))
+        path = self.folder / segment_name(self.stream, first.at)
+        partial = partial_name(path)
+        self._recorded[path.name] = self._number = self._number + 1
         container, video = self._open(partial)
         size, picture = 0, first
         longest, largest = self.options.segment_seconds / TIME_BASE, self.options.segment_megabytes * 1e6
@@ -210,15 +217,21 @@ class Recording(QueuedOutput):
     def _retain(self) -> None:
         """Remove the oldest whole segments until what is kept is within its limits."""
         options = self.options
-        segments = [(p, p.stat()) for p in self._files() if not p.stem.endswith(".partial")]
-        total = sum(s.st_size for _, s in segments)
+        files: list[tuple[Path, os.stat_result]] = []
+        for path in self._files():
+            with suppress(FileNotFoundError):  # somebody else may remove files, too
+                files.append((path, path.stat()))
+        total = sum(s.st_size for _, s in files)
         now = self._wall()
-        for path, status in segments:
+        for path, status in files:
+            if path.stem.endswith(".partial"):
+                continue
             old = options.keep_hours and now - status.st_mtime > options.keep_hours * 3600
             much = options.keep_gigabytes and total > options.keep_gigabytes * 1e9
             if not (old or much or (options.keep_free_gigabytes and self._is_tight())):
                 return
             path.unlink(missing_ok=True)
+            self._recorded.pop(path.name, None)
             total -= status.st_size
             log.info("%s: recording %s removed to keep within its limits", self.stream, path.name)
 

@@ -181,6 +181,22 @@ def test_the_end_of_the_stream_ends_the_clip(tmp_path: Path, clip: Path) -> None
     ring.close()
 
 
+def test_a_clip_whose_camera_goes_silent_is_written_all_the_same(tmp_path: Path, clip: Path) -> None:
+    """The camera may be what the event has destroyed: nothing more comes, and nobody closes the ring."""
+    ring = EventRing("cam", EventOptions(tmp_path, before=1.0, after=0.1))
+    fed(ring, packets_of(clip)[:100])
+    saved = ring.save("collision")
+    assert saved.wait(DEADLINE)
+    assert frames(saved.path) > 20
+    ring.finish()
+    late = ring.save("looked at when all was over")
+    assert late.wait(DEADLINE)
+    assert frames(late.path) == frames(saved.path)
+    ring.close()
+    with pytest.raises(OutputError, match="stream 'cam' is gone"):
+        ring.save()
+
+
 def test_a_reconnect_in_between_is_one_clip(tmp_path: Path, clip: Path) -> None:
     once, again = packets_of(clip), packets_of(clip, begin=8.0)
     shift = {"video": Fraction(8), "audio": Fraction(8)}

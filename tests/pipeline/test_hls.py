@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -116,6 +117,26 @@ def test_a_folder_that_vanishes_pauses_it_and_it_goes_on(tmp_path: Path) -> None
     until(lambda: put(25) and hls.playlist.exists())
     hls.end()
     assert hls.join(60)
+
+
+def test_what_was_written_before_a_pause_goes_with_it(tmp_path: Path) -> None:
+    """A disk that is full for hours must not be filled with the remains of every attempt."""
+    folder, changes = tmp_path / "cam", list[OutputChange]()
+    seconds = iter(range(1_700_000_000, 1_700_000_060))
+
+    def clock() -> float:
+        at = next(seconds)
+        if folder.exists():  # the third segment of a run that begins now cannot be written: it would be elsewhere
+            (folder / f"{datetime.fromtimestamp(at, UTC):%Y%m%dT%H%M%S}-000002.m4s.tmp").symlink_to("nowhere/segment")
+        return float(at)
+
+    hls = Hls("cam", HlsOptions(tmp_path, window=3), observe=changes.append, wall_clock=clock)
+    hls.begin(VIDEO, lambda: None)
+    source = iter(pictures(100_000, key_every=25))
+    until(lambda: hls.put(next(source), wait=False) or sum(c.state is OutputState.PAUSED for c in changes) == 2)
+    hls.end()
+    assert hls.join(60)
+    assert len({p.name[:15] for p in folder.glob("*.m4s")}) == 1
 
 
 def test_a_server_gives_out_what_is_there_and_nothing_else(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -188,6 +189,30 @@ def test_the_oldest_go_for_free_disk(tmp_path: Path) -> None:
     recording.end()
     assert recording.join(60)
     assert len(list(folder.glob("cam_2001*"))) == 2
+
+
+def test_a_file_that_somebody_else_removes_holds_up_nothing(tmp_path: Path) -> None:
+    (tmp_path / "cam").mkdir()
+    (tmp_path / "cam" / segment_name("cam", 1e9)).symlink_to("gone")
+    recorded = Recorded(tmp_path, keep_hours=1.0)
+    recorded.put(30)
+    recorded.end()
+    assert OutputState.PAUSED not in recorded.states()
+    assert sum(len(times(f)) for f in recorded.files() if f.exists()) == 30
+
+
+def test_the_newest_stay_when_the_clock_is_set_back(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path, segment_seconds=0.4)
+    recorded.put(30)
+    for picture in pictures(30, at=1_000_000.0 - 3600):
+        recorded.recording.put(replace(picture, pts=picture.pts + 30 * 3600), True)
+    recorded.end()
+    files = recorded.files()
+    assert len(files) == 6
+    recording = recorded.recording
+    recording.options = RecordingOptions(tmp_path, keep_gigabytes=sum(f.stat().st_size for f in files[:3]) / 1e9)
+    recording._retain()
+    assert recorded.files() == files[:3], "by their names they are the oldest, but they were recorded last"
 
 
 _RECORD = textwrap.dedent("""
