@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,7 @@ import engines
 from engines.bundled import fp32_file, resolve
 from engines.errors import ModelError, UsageError
 from engines.spec import Metric, ModelSpec, read_spec
+from engines.squash import squash
 from training.figures import in_words
 from training.files import write_file, write_picture
 from training.recipe import Recipe, bundled_recipes, decode_recipe, read_recipe
@@ -221,6 +221,13 @@ def evaluate(predictor: Predictor, data: Samples, split: str) -> Evaluation:
     return predictor.task.evaluation(measure(predictor, data), data, predictor.label(split))
 
 
+def at_size(photos: UInt8, height: int, width: int) -> UInt8:
+    """(n, h, w, 3) uint8 at the size of a model, as an engine squashes one picture: (n, height, width, 3)."""
+    if photos.shape[1:3] == (height, width):
+        return photos
+    return np.stack([squash(photo, height, width) for photo in photos])
+
+
 @contextlib.contextmanager
 def open_predictor(
     model: str, precision: Precision = "auto", device: engines.Device = "auto", recipe: Recipe | None = None
@@ -250,9 +257,8 @@ def open_predictor(
         spec = engine.spec
 
         def predict(photos: UInt8) -> Outputs:
-            size = (spec.width, spec.height)
-            inputs = [p if p.shape[:2] == size[::-1] else cv2.resize(p, size) for p in photos]
-            future: Future[list[Prediction]] = engine.submit([np.ascontiguousarray(i, np.uint8) for i in inputs])
+            inputs = at_size(photos, spec.height, spec.width)
+            future: Future[list[Prediction]] = engine.submit([np.ascontiguousarray(one) for one in inputs])
             found = future.result()
             return {role: np.stack([getattr(one, role) for one in found]) for role in spec.outputs}
 

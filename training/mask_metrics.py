@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 UInt8 = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
 Float = NDArray[np.float64]
+
+
+def at_size_of(labels: UInt8, maps: UInt8) -> UInt8:
+    """(n, h, w) uint8 class ids by nearest neighbour at the size of (n, H, W) labels: (n, H, W)."""
+    if maps.shape[1:] == labels.shape[1:]:
+        return maps
+    size = (labels.shape[2], labels.shape[1])
+    resized = [cv2.resize(one, size, interpolation=cv2.INTER_NEAREST_EXACT) for one in maps]
+    return np.stack(resized).astype(np.uint8, copy=False)
 
 
 def confusions(labels: UInt8, maps: UInt8, classes: int, counted: NDArray[np.bool_] | None = None) -> Int64:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engines.errors import ModelError
 from training.checkpoint import open_checkpoint
-from training.evaluation import Predictor
+from training.evaluation import Predictor, at_size
 from training.recipe import Recipe
 
 
@@ -36,13 +36,14 @@ def checkpoint_predictor(path: Path, precision: str, recipe: Recipe | None = Non
     task, opened = open_checkpoint(path, recipe)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = opened.to(device).to(memory_format=torch.channels_last)
-    half = precision == "bf16"
+    half, settings = precision == "bf16", task.recipe
 
     def predict(photos: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        # As its export is given them: what a network says of another size is not what it was trained to say.
+        pictures = torch.from_numpy(at_size(photos, settings.height, settings.width)).to(device)
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
-            return as_arrays(task.predict(model, torch.from_numpy(photos).to(device)))
+            return as_arrays(task.predict(model, pictures))
 
-    settings = task.recipe
     return Predictor(
         task, predict, settings.name, "torch", "bf16" if half else "fp32", settings.height, settings.width
     )  # fmt: skip

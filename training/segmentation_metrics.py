@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from engines.classes import CITYSCAPES_CLASSES, IGNORE
 from training.data.cityscapes_pairs import Pairs, edge_band
 from training.evaluation import Evaluation, Figure, Interval, Label
+from training.mask_metrics import at_size_of
 
 UInt8 = NDArray[np.uint8]
 
@@ -64,10 +64,7 @@ def count_confusions(maps: UInt8, labels: UInt8, classes: int) -> NDArray[np.int
         classes: C.
     """
     counts = np.zeros((len(maps), 2, classes, classes), np.int64)
-    for (whole, inner), found, label in zip(counts, maps, labels, strict=True):
-        height, width = label.shape
-        if found.shape != label.shape:
-            found = cv2.resize(found, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    for (whole, inner), found, label in zip(counts, at_size_of(labels, maps), labels, strict=True):
         whole[:] = confusion_matrix(label, found, classes)
         inner[:] = confusion_matrix(np.where(edge_band(label), IGNORE, label).astype(np.uint8), found, classes)
     return counts

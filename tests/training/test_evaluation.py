@@ -104,6 +104,16 @@ def test_counting_goes_through_batches_and_leaves_the_band_out() -> None:
     np.testing.assert_array_equal(inner.sum(0), confusion_matrix(without, found, 19))
 
 
+def test_a_checkpoint_sees_pictures_of_another_size_as_its_export_does(tiny_run: Path, tiny_export: Path) -> None:
+    photos = np.random.default_rng(0).integers(0, 256, (2, 12, 16, 3)).astype(np.uint8).repeat(32, 1).repeat(32, 2)
+    maps = []
+    for model in (tiny_run / "last.ckpt", tiny_export):
+        with open_predictor(str(model), "fp32") as predictor:
+            maps.append(predictor.predict(photos)["class_map"])
+    assert maps[0].shape == maps[1].shape == (2, 256, 256)
+    assert (maps[0] == maps[1]).mean() > 0.999
+
+
 @pytest.mark.parametrize("scale", [0.5, 2])
 def test_a_class_map_of_another_size_is_brought_to_the_label(scale: float) -> None:
     labels = np.kron(np.arange(16).reshape(1, 4, 4), np.ones((1, 8, 8))).astype(np.uint8)

@@ -146,6 +146,16 @@ def test_the_border_of_a_trimap_is_counted_as_told() -> None:
     assert scores["foreground_iou_with_border"] == pytest.approx(1 / 4)
 
 
+def test_a_map_of_another_size_is_brought_to_the_trimap() -> None:
+    # A report scores models of several sizes on the same pixels.
+    trimap = np.kron(np.array([[[1, 2], [2, 1]]], np.uint8), np.ones((1, 4, 4), np.uint8))
+    data = sample(1)
+    pets = Pets(data.photos, data.names, data.breeds, data.boxes, trimap, "drawn")
+    task = PetSegmentation(PetSegmentationRecipe(name="tiny", steps=1))
+    scores = task.scores(task.measure({"class_map": np.array([[[1, 0], [0, 1]]], np.uint8)}, pets, [0]))
+    assert scores["foreground_iou"] == 1
+
+
 def test_fewer_boxes_are_part_of_more() -> None:
     boxes = np.tile(np.array([0.1, 0.1, 0.5, 0.5], np.float32), (40, 1))
     breeds = np.repeat(np.array([0, 1], np.int64), 20)

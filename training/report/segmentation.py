@@ -14,6 +14,7 @@ from engines.benchmark import Benchmark
 from engines.classes import CITYSCAPES_CLASSES, IGNORE
 from training.data.cityscapes_pairs import Pairs
 from training.evaluation import Interval
+from training.mask_metrics import at_size_of
 from training.report.charts import Mark, axis, scatter_chart
 from training.report.curves import curves
 from training.report.measuring import PICTURES, Measured, Variant, best_and_worst, milliseconds, predict_again
@@ -145,9 +146,7 @@ def scored(variant: Variant) -> SegmentationEvaluation:
 def _class_maps(model: Measured, pairs: Pairs, indices: Sequence[int]) -> list[UInt8]:
     """Class maps at the size of the labels, of the variant that is shown."""
     found = [outputs["class_map"] for outputs in predict_again(model, pairs, indices)]
-    height, width = pairs.labels.shape[1:]
-    resized = [cv2.resize(m, (width, height), interpolation=cv2.INTER_NEAREST_EXACT) for m in found]
-    return [class_map.astype(np.uint8, copy=False) for class_map in resized]
+    return list(at_size_of(pairs.labels, np.stack(found))) if found else []
 
 
 def picture_scores(matrices: NDArray[np.int64]) -> NDArray[np.float64]:

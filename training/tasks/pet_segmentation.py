@@ -15,6 +15,7 @@ from engines.spec import Metric, ModelSpec
 from training.box_metrics import dice_scores
 from training.data.augmentation import random_geometry, random_photometry
 from training.data.oxford_pet import Pets, Split, load_pets
+from training.mask_metrics import at_size_of
 from training.recipe import Augmentation, EncoderRecipe, ModelSettings, Share, UNetSettings, Whole
 from training.task import EncoderTask, Outputs, View
 
@@ -113,7 +114,8 @@ class PetSegmentation(EncoderTask[PetSegmentationRecipe, "Segmenter", Pets]):
 
     def measure(self, outputs: Outputs, data: Pets, indices: Sequence[int]) -> NDArray[np.float64]:
         assert data.trimaps is not None
-        trimap, found = data.trimaps[indices], outputs["class_map"] == 1
+        trimap = data.trimaps[indices]
+        found = at_size_of(trimap, outputs["class_map"]) == 1
         columns = [
             mask.sum((1, 2))
             for known, truth in ((trimap != 3, trimap == 1), (np.ones_like(found), trimap != 2))
