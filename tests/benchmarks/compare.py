@@ -12,9 +12,12 @@ Sides, each with the same model, precision and x264 settings, alternating, `--ro
 
 The loops compile the same file for the same precision by OpenVINO's own API, as they would be written.
 
-The ratio printed is the median over the rounds of the ratio within a round. CPU time comes from the kernel by thread
-(Linux): the runtime's threads are split by the stage clock, the engine's threads are those that were there before the
-run, the encoder's those that came with it. Efficiency is CPU time / (cores × wall time).
+The ratio printed is the median over the rounds of the ratio within a round. Efficiency is CPU time / (cores × wall
+time). A short clip measures the pipeline's filling and emptying, too: give one of ten seconds or more.
+
+CPU time by part comes from runs of their own, for asking costs time: the kernel is asked by thread fifty times a second
+(Linux). The runtime's threads are split by the stage clock, the engine's threads are those that were there before the
+run, the encoder's those that came with it.
 """
 
 from __future__ import annotations
@@ -84,8 +87,25 @@ def thread_cpu() -> dict[int, float]:
     return result
 
 
-def roadlens(footage: list[Path], folder: Path, engine: Engine, options: VideoOptions, *, things: bool = True) -> Round:
-    """The pipeline over one or more files, each a stream of its own; `things` are the boxes and outlines."""
+def roadlens(
+    footage: list[Path],
+    folder: Path,
+    engine: Engine,
+    options: VideoOptions,
+    *,
+    things: bool = True,
+    parts: bool = False,
+) -> Round:
+    """The pipeline over one or more files, each a stream of its own.
+
+    Args:
+        footage: the files.
+        folder: for what is written.
+        engine: that looks at the pictures.
+        options: of the encoder.
+        things: whether boxes and outlines are found and drawn.
+        parts: whether CPU time is told by part.
+    """
     style = OverlayStyle(opacity=OPACITY, outlines=things, boxes=things)
     before = thread_cpu()
     plans, writers = [], []
@@ -98,20 +118,22 @@ def roadlens(footage: list[Path], folder: Path, engine: Engine, options: VideoOp
     last: dict[int, float] = {}
     runtime.start()
     own = {t.native_id for t in threading.enumerate() if t.name.split()[0] in ("decode", "fuse", "emit", "batch")}
-    while not runtime.wait(0.02):
+    while not runtime.wait(0.02 if parts else None):
         last.update(thread_cpu())  # a thread's time is gone when it ends
     result = runtime.result()
     for writer in writers:
         writer.close()
     if result.error is not None:
         raise result.error
-    parts = {name: times.cpu for name, times in result.stages.items()}
-    here = threading.get_native_id()
-    parts["between stages"] = max(sum(t for i, t in last.items() if i in own) - sum(parts.values()), 0.0)
-    parts["engine threads"] = sum(t - before[i] for i, t in last.items() if i in before and i != here)
-    parts["encoder threads"] = sum(t for i, t in last.items() if i not in before and i not in own)
     frames = sum(s.counts.emitted for s in result.streams)
-    return Round(frames, result.seconds, result.cpu_seconds, parts)
+    if not parts:
+        return Round(frames, result.seconds, result.cpu_seconds)
+    by_part = {name: times.cpu for name, times in result.stages.items()}
+    here = threading.get_native_id()
+    by_part["between stages"] = max(sum(t for i, t in last.items() if i in own) - sum(by_part.values()), 0.0)
+    by_part["engine threads"] = sum(t - before[i] for i, t in last.items() if i in before and i != here)
+    by_part["encoder threads"] = sum(t for i, t in last.items() if i not in before and i not in own)
+    return Round(frames, result.seconds, result.cpu_seconds, by_part)
 
 
 class PlainOpenVINO:
@@ -227,6 +249,7 @@ def main() -> None:
     footage, many = arguments.footage, arguments.streams
     names = ("roadlens", "same picture", "loop", "supervision", f"{many} files")
     sides: dict[str, list[Round]] = {name: [] for name in names}
+    split: dict[int, list[Round]] = {1: [], many: []}
     load = partial(engines.load, arguments.model, precision=arguments.precision, hint="throughput")
     with (
         tempfile.TemporaryDirectory() as temporary,
@@ -248,6 +271,8 @@ def main() -> None:
                 continue  # the first round warms caches up
             for side, result in results.items():
                 sides[side].append(result)
+            split[1].append(roadlens([footage], folder, one, options, parts=True))
+            split[many].append(roadlens([footage] * many, folder, several, options, parts=True))
             print("  ".join(f"{side} {result.fps:.1f} fps" for side, result in results.items()), flush=True)
         precision = one.precision
     ratios = {
@@ -262,9 +287,9 @@ def main() -> None:
     several_cost = per_frame[f"{many} files"] / per_frame["roadlens"]
     print(f"\n{footage.name}, {arguments.model} {precision}, x264 {arguments.preset}; {machine()}")
     print("roadlens, one file:")
-    parts = show_parts(ours)
+    parts = show_parts(split[1])
     print(f"roadlens, {many} files:")
-    show_parts(sides[f"{many} files"])
+    show_parts(split[many])
     outside = sum(parts.get(name, 0.0) for name in OUTSIDE_CODECS_AND_NETWORK)
     for side, rounds in sides.items():
         fps = statistics.median(r.fps for r in rounds)
