@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -245,12 +246,13 @@ class Task(ABC, Generic[R, M, D]):
         """Write the graph of `predict` as an ONNX file, after checking that it answers as the network does.
 
         Raises:
-            UsageError: a size that the network does not take.
+            UsageError: a size of input that `check` refuses in a recipe.
             CheckFailed: the graph's answers are not the network's; nothing is written.
             OutputError: the file cannot be written.
         """
         from training.export import ExportedPredict, export_graph
 
+        type(self)(msgspec.structs.replace(self.recipe, height=spec.height, width=spec.width)).check()
         roles = tuple(spec.outputs)
         export_graph(ExportedPredict(self, model, roles), tuple(spec.outputs.values()), spec, path, self.recipe)
 

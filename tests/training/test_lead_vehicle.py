@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from engines.errors import UsageError
 from training.data.augmentation import random_photometry
 from training.data.lead_vehicle import (
     CITYSCAPES_CORRIDOR,
@@ -188,6 +189,18 @@ def test_the_network_of_the_recipe_says_one_box_and_one_score() -> None:
     assert outputs["scores"].shape == (2, 1)
     # Nothing learnt yet: nothing is claimed.
     assert float(outputs["scores"].max()) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (["height=250"], "height and width are multiples of 16 with 4 encoder stages, 250×256 is not"),
+        (["encoder_stages=3", "grid_stride=16"], "3 encoder stages end at stride 8, and grid_stride = 16 is coarser"),
+    ],
+)
+def test_a_grid_that_does_not_come_out_even_is_refused(changes: list[str], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        open_task(read_recipe("lead-vehicle", changes)).check()
 
 
 def test_a_loss_is_finite_with_and_without_vehicles() -> None:

@@ -11,6 +11,7 @@ from engines.errors import UsageError
 from training.checkpoint import pack_recipe
 from training.models import PSPNet, UNet, build_model
 from training.recipe import UNetSettings, bundled_recipes, override, read_recipe, recipe_as_dict
+from training.task import open_task
 from training.tasks.segmentation import SegmentationRecipe
 
 
@@ -100,3 +101,23 @@ def test_bad_recipe_files(name: str, text: str | None, sentence: str, tmp_path: 
     with pytest.raises(UsageError, match=sentence) as caught:
         read_recipe(str(tmp_path / name) if name.endswith(".yaml") else name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "sentence"),
+    [
+        ("lead-vehicle", "multiples of 16"),
+        ("pet-localizer", "multiples of 32"),
+        ("pet-trimap", "multiples of 32"),
+        ("mnist-circles", "digits are 28×28 pixels, not 250×256"),
+        ("mnist-mosaics", "mosaics are 56×56 pixels, not 250×256"),
+        ("cityscapes-unet", "multiples of 32"),
+    ],
+)
+def test_an_export_of_a_size_that_a_recipe_could_not_have_is_refused(
+    recipe: str, sentence: str, tmp_path: Path
+) -> None:
+    task = open_task(read_recipe(recipe))
+    with pytest.raises(UsageError, match=sentence):
+        task.export(task.build_model().eval(), task.spec(250, 256, "1", ()), tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())

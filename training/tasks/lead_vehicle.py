@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.classes import ClassInfo
+from engines.errors import UsageError
 from engines.spec import Metric, ModelSpec
 from training.box_metrics import average_precision, paired_iou
 from training.data.augmentation import random_photometry
@@ -122,6 +123,21 @@ class LeadVehicle(EncoderTask[LeadVehicleRecipe, "Localizer", LeadVehicles]):
     recipe_type = LeadVehicleRecipe
     title = "The vehicle ahead"
     score = "presence_ap_times_iou"
+
+    def check(self) -> None:
+        super().check()
+        recipe, coarsest = self.recipe, 2**self.recipe.encoder_stages
+        if recipe.height % coarsest or recipe.width % coarsest:
+            # The cells of a grid that does not come out even would be taken for larger than they are.
+            raise UsageError(
+                f"recipe {recipe.name}: height and width are multiples of {coarsest} with {recipe.encoder_stages} "
+                f"encoder stages, {recipe.height}×{recipe.width} is not"
+            )
+        if recipe.grid_stride > coarsest:
+            raise UsageError(
+                f"recipe {recipe.name}: {recipe.encoder_stages} encoder stages end at stride {coarsest}, and "
+                f"grid_stride = {recipe.grid_stride} is coarser; give more stages or a finer grid"
+            )
 
     def build_model(self) -> Localizer:
         from torch import nn
