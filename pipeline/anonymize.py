@@ -112,6 +112,8 @@ class AnonymizeStage:
         else:
             boxes = [box for box in analysis.boxes if box.origin != self._segmenter]
             mask = sensitive(analysis.class_map, analysis.classes, boxes, size, self._options)
+            if analysis.unsmoothed is not None:  # who is seen now is covered now
+                mask |= sensitive(analysis.unsmoothed, analysis.classes, (), size, self._options)
             covered = self._held(frame.time, widened(mask, self._options.margin))
         analysis.frame = replace(frame, image=blurred(on_host(frame.image), covered, self._options.blocks))
         analysis.picture = None

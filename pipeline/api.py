@@ -5,10 +5,13 @@ from __future__ import annotations
 import queue
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
 from pipeline.config import Config, ModelConfig, StreamConfig
 from pipeline.frame import Analysis
 from pipeline.runtime import Sink, Stage
 from pipeline.session import Session
+from pipeline.smoothing import SmoothingOptions
 
 
 class _Handover:
@@ -31,6 +34,7 @@ def analyse(
     *sources: str,
     model: str = "cityscapes-unet",
     precision: str = "auto",
+    smooth: bool = False,
     config: Config | None = None,
     stages: Sequence[Stage] = (),
     sinks: Sequence[Sink] = (),
@@ -43,6 +47,7 @@ def analyse(
         sources: as on the command line; each is a stream.
         model: bundled name or path; `config`'s models are used instead when it is given.
         precision: `auto`, `fp32`, `fp16` (GPU), `bf16`, `int8` or `fp8` (GPU).
+        smooth: smooth class maps over time, as `config`'s `smoothing` says where it says something.
         config: everything else; its streams come before `sources`.
         stages: one's own stages.
         sinks: one's own sinks, beside the configuration's.
@@ -57,7 +62,8 @@ def analyse(
     if config is None:
         config = Config(models=(ModelConfig(model, precision),))  # type: ignore[arg-type]  # checked by engines.load
     streams = (*config.streams, *(StreamConfig(source) for source in sources))
-    config = Config(**{**{f: getattr(config, f) for f in config.__struct_fields__}, "streams": streams})
+    smoothing = config.smoothing or (SmoothingOptions() if smooth else None)
+    config = msgspec.structs.replace(config, streams=streams, smoothing=smoothing)
     handover = _Handover()
     with Session(config, stages=stages, sinks=[*sinks, handover]) as session:
         runtime = session.runtime

@@ -59,6 +59,7 @@ Realtime = Annotated[bool, typer.Option("--realtime", help="Play the files as if
 Anonymize = Annotated[
     bool, typer.Option("--anonymize", help="Blur people and number plates in every picture that leaves.")
 ]
+Smooth = Annotated[bool, typer.Option("--smooth", help="Smooth class maps over time: less flicker, a slight lag.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")]
 
 
@@ -116,6 +117,7 @@ def run(
     encoder: Annotated[str | None, typer.Option(help="auto, libx264 or h264_nvenc.")] = None,
     mcap: Annotated[Path | None, typer.Option(help="Recording of the messages, which Foxglove opens.")] = None,
     anonymize: Anonymize = False,
+    smooth: Smooth = False,
     verbose: Verbose = False,
 ) -> None:
     """Analyse footage: overlaid video, JSON lines, ZeroMQ messages, metrics, in any combination."""
@@ -132,6 +134,8 @@ def run(
     settings = _configured(config, values)
     if anonymize and settings.anonymize is None:
         settings = _anonymized(settings)
+    if smooth and settings.smoothing is None:
+        settings = _smoothed(settings)
     settings = _with_outputs(settings, to or [], hls, record, events)
     settings = _with_lists(
         settings, sources or [], model or [], precision, device, pub or [], push or [], metrics, realtime
@@ -172,6 +176,7 @@ def serve(
     precision: Precision = None,
     device: Device = None,
     anonymize: Anonymize = False,
+    smooth: Smooth = False,
     verbose: Verbose = False,
 ) -> None:
     """Serve the dashboard and the control API: streams are added, watched and removed while others run."""
@@ -186,6 +191,8 @@ def serve(
     settings = _configured(config, values)
     if anonymize and settings.anonymize is None:
         settings = _anonymized(settings)
+    if smooth and settings.smoothing is None:
+        settings = _smoothed(settings)
     settings = _with_outputs(settings, to or [], hls, record, events)
     settings = _with_lists(settings, sources or [], model or [], precision, device, pub or [], [], None, realtime)
     from rich.console import Console
@@ -269,6 +276,14 @@ def _anonymized(settings: Config) -> Config:
     from pipeline.anonymize import AnonymizeOptions
 
     return msgspec.structs.replace(settings, anonymize=AnonymizeOptions())
+
+
+def _smoothed(settings: Config) -> Config:
+    import msgspec
+
+    from pipeline.smoothing import SmoothingOptions
+
+    return msgspec.structs.replace(settings, smoothing=SmoothingOptions())
 
 
 def _with_outputs(

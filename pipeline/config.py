@@ -20,6 +20,7 @@ from pipeline.outputs import OutputOptions
 from pipeline.overlay import OverlayStyle
 from pipeline.publish import PictureOptions
 from pipeline.serve.options import ServeOptions
+from pipeline.smoothing import SmoothingOptions
 from pipeline.tracking import TrackingOptions
 from pipeline.video_writer import VideoOptions
 
@@ -128,6 +129,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         min_score: smallest score of a localizer's box.
         hold_score: smallest score of one that was there when its model looked last, so that none flickers.
         tracking: track numbers.
+        smoothing: of the segmenter's class map over time; null for none.
         overlay: what is drawn.
         video: overlaid video out.
         outputs: overlaid video for those who watch now: media servers, HLS, recording.
@@ -147,6 +149,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_score: Share = 0.5
     hold_score: Share = 0.4
     tracking: TrackingOptions = TrackingOptions()
+    smoothing: SmoothingOptions | None = None
     overlay: OverlayStyle = OverlayStyle()
     video: VideoConfig = VideoConfig()
     outputs: OutputOptions = OutputOptions()

@@ -79,6 +79,7 @@ class Analysis:
         class_map: (h, w) uint8 class ids at the segmenter's size, the whole frame squashed into it; None without a
             segmenter.
         confidence: (h, w) uint8, 255 = certain, or None.
+        unsmoothed: (h, w) uint8, what the segmenter saw, where `class_map` is smoothed over time; else None.
         classes: the segmenter's label set.
         boxes: objects, tracked.
         area: share of the picture by class name, of the classes present.
@@ -95,6 +96,7 @@ class Analysis:
     models: tuple[str, ...] = ()
     class_map: NDArray[np.uint8] | None = None
     confidence: NDArray[np.uint8] | None = None
+    unsmoothed: NDArray[np.uint8] | None = None
     classes: tuple[ClassInfo, ...] = ()
     boxes: tuple[Box, ...] = ()
     area: dict[str, float] = field(default_factory=dict)

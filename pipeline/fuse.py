@@ -15,6 +15,8 @@ from engines.engine import Prediction
 from engines.spec import ModelSpec
 from pipeline.components import ComponentOptions, component_boxes
 from pipeline.frame import Analysis, Box, Frame, Mode
+from pipeline.picture import network_input
+from pipeline.smoothing import SmoothingOptions, TemporalSmoother
 from pipeline.tracking import Tracker, TrackingOptions, iou_matrix
 
 UInt8 = NDArray[np.uint8]
@@ -22,7 +24,7 @@ UInt8 = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class FuseOptions:
-    """How predictions become boxes and tracks.
+    """How predictions become class maps, boxes and tracks.
 
     Attributes:
         components: boxes from the class map.
@@ -30,12 +32,14 @@ class FuseOptions:
         min_score: smallest score of a localizer's box.
         hold_score: smallest score of one that was there when its model looked last: a box whose score wavers about
             `min_score` does not flicker.
+        smoothing: of class maps over time, before anything is read off them; None for none.
     """
 
     components: ComponentOptions = field(default_factory=ComponentOptions)
     tracking: TrackingOptions = field(default_factory=TrackingOptions)
     min_score: float = 0.5
     hold_score: float = 0.4
+    smoothing: SmoothingOptions | None = None
 
 
 class Fuser:
@@ -57,19 +61,38 @@ class Fuser:
         numbers = itertools.count(first_track)
         self._trackers = {name: Tracker(options.tracking, numbers) for name in self.specs}
         self._found: dict[str, list[Box]] = {}
+        self._smoother = None if options.smoothing is None else TemporalSmoother(options.smoothing)
         self._segmented = Prediction()
+        self._unsmoothed: UInt8 | None = None
         self._area: dict[str, float] = {}
 
-    def fuse(self, frame: Frame, mode: Mode, predictions: Mapping[str, Prediction]) -> Analysis:
-        """The analysis of a frame; `predictions` holds those of the models that looked at it, by model name."""
+    def fuse(
+        self,
+        frame: Frame,
+        mode: Mode,
+        predictions: Mapping[str, Prediction],
+        inputs: Mapping[tuple[int, int], UInt8] | None = None,
+    ) -> Analysis:
+        """The analysis of a frame.
+
+        Args:
+            frame: the frame.
+            mode: of its stream.
+            predictions: of the models that looked at it, by model name.
+            inputs: model inputs made of it, (height, width, 3) uint8 RGB by (height, width); one that smoothing needs
+                and that is not there is made.
+        """
         boxes: list[Box] = []
         for name, spec in self.specs.items():
             if (prediction := predictions.get(name)) is None:
                 moved = (self._moved(box, frame) for box in self._found.get(name, ()))
                 boxes += (box for box in moved if box is not None)
                 continue
-            found = self._segment if spec.task == "segmentation" else self._localize
-            self._found[name] = self._trackers[name].update(found(spec, prediction, frame), frame.time)
+            if spec.task == "segmentation":
+                found = self._segment(spec, self._smoothed(spec, prediction, frame, inputs or {}), frame)
+            else:
+                found = self._localize(spec, prediction, frame)
+            self._found[name] = self._trackers[name].update(found, frame.time)
             boxes += self._found[name]
         return Analysis(
             frame=frame,
@@ -77,10 +100,22 @@ class Fuser:
             models=tuple(name for name in self.specs if name in predictions),
             class_map=self._segmented.class_map,
             confidence=self._segmented.confidence,
+            unsmoothed=self._unsmoothed,
             classes=self.classes,
             boxes=tuple(boxes),
             area=dict(self._area),
         )
+
+    def _smoothed(
+        self, spec: ModelSpec, prediction: Prediction, frame: Frame, inputs: Mapping[tuple[int, int], UInt8]
+    ) -> Prediction:
+        if self._smoother is None or prediction.class_map is None:
+            return prediction
+        size = (spec.height, spec.width)
+        picture = inputs[size] if size in inputs else network_input(frame.image, *size)
+        self._unsmoothed = prediction.class_map
+        class_map, confidence = self._smoother.smooth(self._unsmoothed, prediction.confidence, picture, frame.time)
+        return replace(prediction, class_map=class_map, confidence=confidence)
 
     def _segment(self, spec: ModelSpec, prediction: Prediction, frame: Frame) -> list[Box]:
         self._segmented, self._area = prediction, class_area(prediction.class_map, spec.classes)

@@ -111,6 +111,8 @@ class AnalysisMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
         boxes: objects.
         area: share of the picture by class name, of the classes present.
         timings_ms: milliseconds spent on this frame by stage name.
+        smoothed: whether mask, area and the segmenter's boxes are smoothed over time: they may then show what the
+            frames just before did, and scores are what this frame leaves them at most.
         anonymized: whether people and number plates are blurred in every picture of this frame that leaves the process.
         mask: what the payload is, or null where there is none.
     """
@@ -134,6 +136,7 @@ class AnalysisMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind
     boxes: tuple[BoxMessage, ...]
     area: dict[str, Share]
     timings_ms: dict[str, float]
+    smoothed: bool = False
     anonymized: bool = False
     mask: MaskMessage | None = None
 
@@ -372,6 +375,7 @@ def from_analysis(analysis: Analysis, sequence: int, *, run: str = "", run_start
         ),
         area={name: round(float(share), 4) for name, share in analysis.area.items()},
         timings_ms={stage: round(float(spent), 3) for stage, spent in analysis.timings.items()},
+        smoothed=analysis.unsmoothed is not None,
         anonymized=analysis.anonymized,
     )
 

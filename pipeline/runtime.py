@@ -25,7 +25,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -279,14 +280,24 @@ class _Stream:
     arrivals: ArrivalRate = field(default_factory=ArrivalRate)
     trailing_audio: list[AudioPacket] = field(default_factory=list)
     error: Exception | None = None
-    reason: str = "complete"
+    stopped: bool = False
     threads: list[threading.Thread] = field(default_factory=list)
+    working: int = 0
+    gone: bool = False
+    over: Callable[[], None] = lambda: None
     handed_over: bool = False
     write_failed: bool = False
     paused: bool = False
     leaving: bool = False
     aborting: bool = False
     state: SourceState = SourceState.CONNECTING
+
+    @property
+    def reason(self) -> str:
+        """How it ends, as far as is known."""
+        if self.error is not None:
+            return "failed"
+        return "stopped" if self.stopped else "complete"
 
     @property
     def bound(self) -> float | None:
@@ -388,9 +399,26 @@ class Runtime:
         name = stream.plan.source.id
         for work, target in (("decode", self._decode), ("fuse", self._fuse_all), ("emit", self._emit)):
             # Daemons: a read that never returns must not keep the process alive.
-            stream.threads.append(threading.Thread(target=target, args=(stream,), name=f"{work} {name}", daemon=True))
+            stream.threads.append(
+                threading.Thread(target=self._work, args=(stream, target), name=f"{work} {name}", daemon=True)
+            )
+        stream.working = len(stream.threads)
         for thread in stream.threads:
             thread.start()
+
+    def _work(self, stream: _Stream, target: Callable[[_Stream], None]) -> None:
+        """One of the threads of a stream."""
+        try:
+            target(stream)
+        finally:
+            with self._ready:
+                stream.working -= 1
+                late = stream.gone and not stream.working
+            if late:  # nobody waits for it any more
+                try:
+                    stream.over()
+                except Exception:
+                    log.exception("%s: removed, but what it had open could not be closed", stream.plan.source.id)
 
     def stop(self) -> None:
         """Read no further; what has been read is analysed and written, and the outputs are finished."""
@@ -479,10 +507,18 @@ class Runtime:
             if self._started:
                 self._start_stream(stream)
 
-    def remove(self, name: str, timeout: float = REMOVE_SECONDS) -> StreamResult:
+    def remove(
+        self, name: str, timeout: float = REMOVE_SECONDS, over: Callable[[], None] = lambda: None
+    ) -> StreamResult:
         """Let a stream go: read no further, finish what has been read and the outputs of it. What is not finished
         after `timeout` seconds is dropped and counted. Other streams do not notice. Returns when its outputs are
         finished; not to be called from a sink or stage.
+
+        Args:
+            name: its id.
+            timeout: seconds.
+            over: called once none of its threads is left: before this returns, or by the last of those that did not
+                stop in time.
 
         Raises:
             UsageError: there is no such stream.
@@ -500,16 +536,19 @@ class Runtime:
             stream.slot.close()
             _joined(stream, STOP_SECONDS - REMOVE_SECONDS)
         with self._ready:
-            if self._known.get(name) is stream:
-                del self._known[name]
-                stream.berth.leave()
-                result = _result(stream)
-                self._stuck.append(stream)
-                self._settle()
-                if stream.alive:
-                    log.warning("%s: removed, but these did not stop: %s", name, ", ".join(stream.alive))
-            else:
-                result = _result(stream)  # removed from two places at once
+            result = _result(stream)
+            if stream.gone:
+                return result  # removed from two places at once
+            stream.gone, stream.over = True, over
+            del self._known[name]
+            stream.berth.leave()
+            self._stuck.append(stream)
+            self._settle()
+            if stream.alive:
+                log.warning("%s: removed, but these did not stop: %s", name, ", ".join(stream.alive))
+            working = stream.working
+        if not working:
+            over()
         return result
 
     def _settle(self) -> None:
@@ -597,8 +636,8 @@ class Runtime:
                     item = next(items, None)
                 timings.pop("wait", None)
                 self._count_dropped_before(stream, dropped)
-                if self._metrics and source.counts.decode_errors != errors:
-                    self._metrics.decode_error(source.id, source.counts.decode_errors - errors)
+                if (metrics := self._metrics_of(stream)) and source.counts.decode_errors != errors:
+                    metrics.decode_error(source.id, source.counts.decode_errors - errors)
                     errors = source.counts.decode_errors
                 if item is None:
                     break
@@ -617,17 +656,19 @@ class Runtime:
                 if not slot.put(sample):
                     self._count_dropped(stream, 1, "slot", "stopped" if stream.error is None else "failed")
                     break
-                if self._metrics:
-                    self._metrics.queue_depth(source.id, "slot", len(slot))
+                if metrics := self._metrics_of(stream):
+                    metrics.queue_depth(source.id, "slot", len(slot))
                 if slot.superseded != before:
                     self._count_dropped(stream, slot.superseded - before, "slot", "superseded")
-            if stream.leaving or self._stopping.is_set():
-                stream.reason = "stopped"
+            stream.stopped = stream.leaving or self._stopping.is_set()
         except Exception as error:  # noqa: BLE001  # a stream's failure is its own, whatever it is
             self._fail(stream, error)
         finally:
             stream.trailing_audio = audio
-            source.close()
+            try:
+                source.close()
+            except Exception as error:  # noqa: BLE001  # as above; whoever waits for the end is told of it all the same
+                self._fail(stream, error)
             self._count_dropped_before(stream, dropped)
             slot.end()
 
@@ -793,9 +834,9 @@ class Runtime:
             bench.engine_free.release()
         for (stream, sample), predictions in zip(picked, places, strict=True):
             stream.output.put(_Pending(sample, predictions, submitted, bench, count))
-            if self._metrics:
-                self._metrics.queue_depth(stream.plan.source.id, "slot", len(stream.slot))
-                self._metrics.queue_depth(stream.plan.source.id, "emit", stream.in_flight)
+            if metrics := self._metrics_of(stream):
+                metrics.queue_depth(stream.plan.source.id, "slot", len(stream.slot))
+                metrics.queue_depth(stream.plan.source.id, "emit", stream.in_flight)
 
     def _begin(self, bench: _Bench, model: str, picked: Sequence[tuple[_Stream, Sample]]) -> Future[list[Prediction]]:
         """Give a batch to a device's engine. Where there are other devices, what goes wrong here is the future's, like
@@ -869,11 +910,11 @@ class Runtime:
             predictions = self._computed_again(stream, pending, error)
         if predictions:
             timings["engine"] = (time.perf_counter() - pending.submitted) * 1000
-            if self._metrics:
+            if metrics := self._metrics_of(stream):
                 for name in predictions:
-                    self._metrics.inferred(stream.plan.source.id, name)
+                    metrics.inferred(stream.plan.source.id, name)
         with clock.measure("fuse", timings):
-            analysis = fuser.fuse(sample.frame, stream.slot.mode, predictions)
+            analysis = fuser.fuse(sample.frame, stream.slot.mode, predictions, sample.inputs)
         analysis.timings = timings
         for stage in stream.plan.stages:
             analysis.age = self._age(analysis)
@@ -965,15 +1006,17 @@ class Runtime:
         analysis.dropped_since_last = analysis.frame.index - stream.next_index
         stream.next_index = analysis.frame.index + 1
         for sink in stream.plan.sinks:
+            if stream.gone:  # while the one before had it
+                break
             if isinstance(sink, AudioSink):
                 for item in fused.audio:
                     sink.consume_audio(item)
             with clock.measure(_name(sink)):
                 sink.consume(analysis)
         stream.counts.emitted += 1
-        if self._metrics:
-            self._metrics.emitted(stream.plan.source.id)
-            self._metrics.age(stream.plan.source.id, analysis.age)
+        if metrics := self._metrics_of(stream):
+            metrics.emitted(stream.plan.source.id)
+            metrics.age(stream.plan.source.id, analysis.age)
 
     def _give_credit(self, stream: _Stream) -> None:
         with self._ready:
@@ -1001,23 +1044,30 @@ class Runtime:
                         sink.finish()
         except Exception as error:  # noqa: BLE001  # the last write may fail like any other
             self._fail(stream, error)
-        if self._gives_up(stream) and stream.error is None:
-            stream.reason = "stopped"
+        if self._gives_up(stream):
+            stream.stopped = True
         if stream.error is None:  # before the sinks' end, behind which nobody may be reading
             self._say(stream, SourceState.ENDED, "" if stream.reason == "complete" else stream.reason)
         for sink in stream.plan.sinks:
-            if isinstance(sink, EndingSink):
-                sink.end(stream.plan.source.id, stream.reason, sum(counts.dropped.values()))
+            if isinstance(sink, EndingSink) and not stream.gone:
+                try:
+                    sink.end(stream.plan.source.id, stream.reason, sum(counts.dropped.values()))
+                except Exception as error:  # noqa: BLE001  # the others are told all the same
+                    self._fail(stream, error)
 
     def _gives_up(self, stream: _Stream) -> bool:
         """Whether what is under way of a stream shall be dropped."""
         return stream.aborting or self._aborting.is_set()
 
     # Counting -------------------------------------------------------------------------------------------------------
+    def _metrics_of(self, stream: _Stream) -> Metrics | None:
+        # What was removed with a thread that did not stop then has been forgotten, and its name may be another's.
+        return None if stream.gone else self._metrics
+
     def _count_decoded(self, stream: _Stream, count: int = 1) -> None:
         stream.counts.decoded += count
-        if self._metrics:
-            self._metrics.decoded(stream.plan.source.id, count)
+        if metrics := self._metrics_of(stream):
+            metrics.decoded(stream.plan.source.id, count)
 
     def _count_dropped_before(self, stream: _Stream, known: Counter[str]) -> None:
         """Count what the source has decoded and dropped by itself since it was asked last."""
@@ -1030,12 +1080,12 @@ class Runtime:
     def _count_dropped(self, stream: _Stream, count: int, stage: str, reason: str) -> None:
         with self._counting:  # several threads may count one reason; a file's frames never come here
             stream.counts.dropped[stage, reason] += count
-        if self._metrics:
-            self._metrics.dropped(stream.plan.source.id, stage, reason, count)
+        if metrics := self._metrics_of(stream):
+            metrics.dropped(stream.plan.source.id, stage, reason, count)
 
     def _fail(self, stream: _Stream, error: Exception) -> None:
         if stream.error is None:
-            stream.error, stream.reason = error, "failed"
+            stream.error = error
             if isinstance(error, RoadlensError):
                 log.error("%s: %s", stream.plan.source.id, error)
             else:
@@ -1047,7 +1097,7 @@ class Runtime:
     def _say(self, stream: _Stream, state: SourceState, reason: str = "") -> None:
         """Tell the observer that a stream entered a state, where its source does not; a failure is told always."""
         stream.state = state
-        if self._known.get(stream.plan.source.id) is not stream:
+        if stream.gone:
             return  # removed with a thread that did not stop then
         if state is SourceState.FAILED or not isinstance(stream.plan.source, LiveSource):
             self._observe(StateChange(stream.plan.source.id, state, reason, at=time.time()))
@@ -1067,7 +1117,8 @@ def _handed_over(stream: _Stream) -> Iterator[_Pending]:
             over = pending is None
             burst += [pending] if pending is not None else []
         for future, _ in burst[-1].predictions.values() if burst else ():
-            future.exception()  # waits, and leaves the error to whoever asks for the result
+            with suppress(CancelledError):
+                future.exception()  # waits, and leaves the error to whoever asks for the result
         yield from burst
 
 

@@ -295,7 +295,7 @@ class Session:
                 del self.streams[stream.id]
                 continue
             self.plans.append(self._plan(stream, source, start))
-        fuse = FuseOptions(config.boxes, config.tracking, config.min_score, config.hold_score)
+        fuse = FuseOptions(config.boxes, config.tracking, config.min_score, config.hold_score, config.smoothing)
         self._runtime = Runtime(
             self.plans, self.models, fuse, self.metrics, idle=self._serving, observe=self.tell, degraded=self._degraded,
             placer=self._placer,

@@ -66,6 +66,7 @@ def test_the_header_says_what_the_analysis_says() -> None:
         ],
         "area": {"road": 0.5123, "sky": 0.3},
         "timings_ms": {"decode": 3.712, "infer": 18.25},
+        "smoothed": False,
         "anonymized": False,
         "mask": None,
     }  # fmt: skip
