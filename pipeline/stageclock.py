@@ -62,7 +62,7 @@ def merged(clocks: list[StageClock]) -> dict[str, StageTime]:
     """The sums over several threads' clocks."""
     result: dict[str, StageTime] = {}
     for clock in clocks:
-        for stage, times in clock.times.items():
+        for stage, times in list(clock.times.items()):  # its thread may be meeting another stage just now
             total = result.setdefault(stage, StageTime())
             total.calls += times.calls
             total.wall += times.wall

@@ -5,10 +5,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 import pytest
 
+from engines.engine import Prediction
 from engines.errors import OutputError, SourceError
 from pipeline.frame import Analysis
 from pipeline.metrics import Metrics
@@ -343,3 +345,69 @@ def _until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.002)
+
+
+def test_a_source_that_cannot_be_closed_fails_and_ends_its_stream() -> None:
+    class Stuck(ScriptedSource):
+        def close(self) -> None:
+            raise OSError("the share is gone")
+
+    sinks = [Collect(), Collect()]
+    with engine() as model:
+        result = run([Stuck("bad", 5), ScriptedSource("good", 5)], sinks, model)
+    assert [s.reason for s in result.streams] == ["failed", "complete"]
+    assert [sink.ended[0][1] for sink in sinks] == ["failed", "complete"]
+    assert str(result.error) == "the share is gone"
+
+
+def test_a_stream_that_failed_while_the_run_was_stopped_has_failed() -> None:
+    failed, stopped = threading.Event(), threading.Event()
+
+    def breaks(_: Analysis) -> None:
+        failed.set()
+        raise OutputError("the disk is full")
+
+    def waits(index: int) -> None:
+        if index == 2:
+            stopped.wait(LONG)
+
+    source, sink = ScriptedSource("a", 50, before=waits), Collect(breaks)
+    with engine() as model:
+        runtime = Runtime([StreamPlan(source, source.open(), (), [sink])], [LoadedModel(model)])
+        runtime.start()
+        assert failed.wait(LONG)
+        _until(lambda: runtime.progress()["a"].error is not None)
+        runtime.stop()
+        stopped.set()
+        assert runtime.wait(LONG)
+    assert runtime.result().streams[0].reason == "failed"
+    assert [reason for _, reason, _ in sink.ended] == ["failed"]
+
+
+def test_an_output_that_cannot_end_does_not_keep_the_others_from_ending() -> None:
+    class Stubborn(Collect):
+        def end(self, stream: str, reason: str = "complete", dropped: int | None = None) -> None:
+            raise OutputError("the disk is full")
+
+    stubborn, other, source = Stubborn(), Collect(), ScriptedSource("a", 5)
+    with engine() as model:
+        runtime = Runtime([StreamPlan(source, source.open(), (), [stubborn, other])], [LoadedModel(model)])
+        runtime.start()
+        assert runtime.wait(LONG)
+    assert [stream for stream, _, _ in other.ended] == ["a"]
+    assert str(runtime.result().error) == "the disk is full"
+
+
+def test_a_batch_that_its_engine_takes_back_fails_its_stream_and_holds_up_nobody() -> None:
+    class TakesBack(ScriptedEngine):
+        def submit(self, images: Sequence[object]) -> Future[list[Prediction]]:
+            future: Future[list[Prediction]] = Future()
+            future.cancel()
+            future.set_running_or_notify_cancel()
+            return future
+
+    model, sink = TakesBack(), Collect()
+    result = run([ScriptedSource("a", 5)], [sink], model)
+    assert result.streams[0].reason == "failed"
+    assert len(sink.ended) == 1
+    model.close()

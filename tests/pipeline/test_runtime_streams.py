@@ -12,6 +12,7 @@ import pytest
 from engines.errors import OutputError, SourceError, UsageError
 from pipeline import runtime as runtime_module
 from pipeline.frame import Frame
+from pipeline.metrics import Metrics
 from pipeline.runtime import LoadedModel, Runtime, StreamPlan, StreamResult
 from pipeline.sources import AudioPacket
 from pipeline.state import SourceState, StateChange
@@ -336,3 +337,47 @@ def test_a_stream_may_be_removed_before_the_start(model: ScriptedEngine) -> None
     assert runtime.wait(LONG)
     assert sink.analyses == []
     assert source.closed == 1
+
+
+@pytest.mark.usefixtures("hasty")
+def test_what_comes_back_after_its_stream_was_removed_reaches_nobody_and_closes_what_it_held(
+    model: ScriptedEngine,
+) -> None:
+    gate, reached, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        reached.set()
+        gate.wait(LONG)
+
+    metrics, holds, behind, new = Metrics(), Collect(hold), Collect(), Collect()
+    runtime = Runtime([], [LoadedModel(model)], metrics=metrics, idle=True)
+    runtime.start()
+    runtime.add(plan(ScriptedSource("a", ENDLESS), holds, behind))
+    assert reached.wait(LONG)
+    result = runtime.remove("a", timeout=0.05, over=closed.set)
+    assert result.not_stopped == ["emit a"]
+    assert not closed.is_set(), "an output that is in use is not closed under its thread"
+    metrics.forget("a")
+    runtime.add(plan(ScriptedSource("a", 3), new))
+    _until(lambda: bool(new.ended))
+    emitted = metrics.registry.get_sample_value("roadlens_frames_emitted_total", {"stream": "a"})
+    gate.set()
+    assert closed.wait(LONG)
+    _until(lambda: not any("emit a" in name for name in runtime.result().not_stopped))
+    assert adds_up(result)
+    assert behind.analyses == [], "the next output takes nothing of a stream that has been forgotten"
+    assert holds.ended == [], "which would be the end of the new stream of this name"
+    assert metrics.registry.get_sample_value("roadlens_frames_emitted_total", {"stream": "a"}) == emitted == 3
+    assert metrics.registry.get_sample_value(
+        "roadlens_frames_dropped_total", {"stream": "a", "stage": "emit", "reason": "stopped"}
+    ) in (None, 0)
+    runtime.close()
+
+
+def test_what_a_stream_held_is_closed_before_its_removal_returns(model: ScriptedEngine) -> None:
+    closed: list[bool] = []
+    runtime = Runtime([plan(ScriptedSource("a", ENDLESS, before=paced), Collect())], [LoadedModel(model)], idle=True)
+    runtime.start()
+    runtime.remove("a", over=lambda: closed.append(True))
+    assert closed == [True]
+    runtime.close()

@@ -79,3 +79,21 @@ def test_cpu_time_is_that_of_the_calling_thread():
         stop.set()
         other.join()
     assert clock.times["idle"].cpu == pytest.approx(own, abs=0.004)
+
+
+def test_clocks_are_added_up_while_a_thread_meets_a_stage_for_the_first_time() -> None:
+    clock = StageClock()
+
+    class Meanwhile(StageTime):
+        @property
+        def calls(self) -> int:  # type: ignore[override]
+            clock.times.setdefault("finish", StageTime())
+            return 1
+
+        @calls.setter
+        def calls(self, _value: int) -> None:
+            pass
+
+    clock.times["decode"] = Meanwhile()
+    clock.times["fuse"] = StageTime(2)
+    assert merged([clock])["fuse"].calls == 2
