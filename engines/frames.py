@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 import numpy as np
+from av.container import InputContainer
 from numpy.typing import NDArray
 
 from engines.errors import SourceError
@@ -64,10 +66,26 @@ def read_image(path: Path) -> UInt8:
     Raises:
         SourceError: it cannot be decoded.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    image = decode_file(path, cv2.IMREAD_COLOR_RGB)
     if image is None:
         raise SourceError(f"{path} cannot be decoded as an image; mend it or take it away.")
     return np.asarray(image, dtype=np.uint8)
+
+
+def decode_file(path: Path, flags: int) -> NDArray[Any] | None:
+    """What `cv2.imread` gives; None also where the file announces more pixels than OpenCV takes, which it raises for."""
+    try:
+        return cv2.imread(str(path), flags)
+    except cv2.error:
+        return None
+
+
+def decode_bytes(content: bytes, flags: int) -> NDArray[Any] | None:
+    """The same of a file's content."""
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error:
+        return None
 
 
 def read_frame_at(path: Path, seconds: float) -> UInt8:
@@ -86,7 +104,7 @@ def read_frame_at(path: Path, seconds: float) -> UInt8:
     if not path.is_file():
         raise SourceError(f"There is no video {path}; give the path of one.")
     try:
-        with av.open(path) as container:
+        with _open(path) as container:
             if not container.streams.video:
                 raise SourceError(f"{path} has no video track; give footage with one.")
             stream = container.streams.video[0]
@@ -146,7 +164,7 @@ def read_labelled(folder: Path | str, class_ids: frozenset[int]) -> Iterator[tup
         label_path = labels / f"{path.stem}.png"
         if not label_path.is_file():
             raise SourceError(f"{path} has no label; {label_path} is wanted, a grey PNG of class ids.")
-        label = cv2.imread(str(label_path), cv2.IMREAD_UNCHANGED)
+        label = decode_file(label_path, cv2.IMREAD_UNCHANGED)
         if label is None or label.ndim != 2 or label.dtype != np.uint8:
             raise SourceError(f"{label_path} is not an 8-bit grey PNG; wanted are class ids, 255 where ignored.")
         strange = sorted(set(np.unique(label).tolist()) - class_ids - {255})
@@ -157,10 +175,15 @@ def read_labelled(folder: Path | str, class_ids: frozenset[int]) -> Iterator[tup
         yield read_image(path), np.asarray(label, dtype=np.uint8)
 
 
+def _open(path: Path) -> InputContainer:
+    """Tags of cameras and players are in all sorts of encodings, and nobody reads them here."""
+    return av.open(path, metadata_errors="replace")
+
+
 def _frame_count(path: Path) -> int:
     """About how many frames a video has, from its head alone; 0 for what is no video."""
     try:
-        with av.open(path) as container:
+        with _open(path) as container:
             stream = container.streams.video[0]
             if stream.frames:
                 return stream.frames
@@ -172,7 +195,7 @@ def _frame_count(path: Path) -> int:
 
 def _decode(path: Path) -> Iterator[av.VideoFrame]:
     try:
-        with av.open(path) as container:
+        with _open(path) as container:
             if not container.streams.video:
                 raise SourceError(f"{path} has no video track; give footage with one.")
             stream = container.streams.video[0]

@@ -60,6 +60,8 @@ class Decoding:
         Raises:
             FFmpegError, OSError, ValueError: as `av.open`.
         """
+        # Tags of cameras and players are in all sorts of encodings, and none is worth refusing the pictures.
+        options = {"metadata_errors": "replace"} | options
         if self.decoder == "cuda":
             try:
                 accelerator = HWAccel("cuda", self._gpu, allow_software_fallback=True, is_hw_owned=True)

@@ -139,6 +139,22 @@ def cut_off(path: Path, keep: float) -> None:
     path.write_bytes(data[: int(len(data) * keep)])
 
 
+def entitle(path: Path, title: bytes) -> None:
+    """Give a Matroska clip a title of these bytes, in whatever encoding; FFmpeg's own writer takes UTF-8 only."""
+    stand_in, other = "t" * len(title), path.with_name(f"entitled-{path.name}")
+    with av.open(path) as source, av.open(other, "w") as target:
+        target.metadata["title"] = stand_in
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    content = other.read_bytes()
+    assert content.count(stand_in.encode()) == 1
+    path.write_bytes(content.replace(stand_in.encode(), title))
+    other.unlink()
+
+
 def damage(path: Path, spots: int = 8, length: int = 64, start: float = 0.3, end: float = 0.7, seed: int = 0) -> None:
     """Overwrite `spots` runs of `length` bytes between the shares `start` and `end` of the file with noise."""
     data = bytearray(path.read_bytes())

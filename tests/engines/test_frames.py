@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -10,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from engines.errors import SourceError
-from engines.frames import read_frames, read_labelled
-from tests.footage import write_clip
+from engines.frames import read_frame_at, read_frames, read_labelled
+from tests.footage import entitle, write_clip
 
 RED, GREEN = (200, 10, 20), (10, 200, 20)
 
@@ -132,3 +134,20 @@ def test_labelled_folders_that_are_not(tmp_path: Path) -> None:
     assert "is not an 8-bit grey PNG" in complaint()
     label(tmp_path / "labels" / "a.png", np.array([[0, 7]], np.uint8))
     assert "holds 7, which is no class" in complaint()
+
+
+def test_tags_that_are_not_utf8_stop_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    write_clip(path)
+    entitle(path, "Straße nach Köln".encode("latin-1"))
+    assert len(list(read_frames(path))) == 25
+    assert read_frame_at(path, 0.5).shape == (180, 320, 3)
+
+
+def test_an_image_that_announces_more_pixels_than_can_be_is_one_sentence(tmp_path: Path) -> None:
+    path = image(tmp_path / "a.png", RED)
+    content = path.read_bytes()
+    head = b"IHDR" + struct.pack(">II", 100_000, 100_000) + content[24:29]
+    path.write_bytes(content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:])
+    with pytest.raises(SourceError, match="cannot be decoded as an image"):
+        list(read_frames(path))

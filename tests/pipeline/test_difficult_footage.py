@@ -10,7 +10,7 @@ import pytest
 from engines.errors import SourceError
 from pipeline.frame import Frame
 from pipeline.sources import SourceCounts, StreamInfo, resolve_source
-from tests.footage import cut_off, damage, write_changing_clip, write_clip
+from tests.footage import cut_off, damage, entitle, write_changing_clip, write_clip
 
 
 def read(path: Path) -> tuple[StreamInfo, list[Frame], SourceCounts]:
@@ -72,3 +72,11 @@ def test_damage_in_the_middle_does_not_end_a_stream(tmp_path: Path) -> None:
     _, frames, _ = read(tmp_path / "a.ts")
     assert len(frames) >= 40
     assert frames[-1].time > 1.8
+
+
+def test_tags_that_are_not_utf8_stop_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    write_clip(path)
+    entitle(path, "Straße nach Köln".encode("latin-1"))
+    _, frames, _ = read(path)
+    assert len(frames) == 25

@@ -180,6 +180,18 @@ def test_the_cache_gives_the_same_and_notices_a_changed_file(tmp_path: Path) -> 
     assert not np.array_equal(load_pairs(root, "train", cache).labels, fresh.labels)
 
 
+@pytest.mark.parametrize("content", [b"", b"text", None], ids=["empty", "no archive", "cut off"])
+def test_a_damaged_cache_is_said_and_made_anew(tmp_path: Path, content: bytes | None) -> None:
+    root, cache = write_pairs(tmp_path / "set", train=2, val=1), tmp_path / "cache"
+    fresh = load_pairs(root, "train", cache)
+    (stored,) = cache.iterdir()
+    stored.write_bytes(stored.read_bytes()[:1000] if content is None else content)
+    said: list[str] = []
+    for _ in range(2):
+        np.testing.assert_array_equal(load_pairs(root, "train", cache, say=said.append).labels, fresh.labels)
+    assert said == [f"{stored} is damaged; the pairs are decoded again"]
+
+
 def test_class_frequencies() -> None:
     labels = np.array([[[0, 0, 0, 13], [10, 10, 255, 255]]], np.uint8)
     shares = class_frequencies(labels)

@@ -76,6 +76,16 @@ def no_numbers(root: Path) -> None:
     (root / "annotations/xmls" / f"{FIRST}.xml").write_text(text)
 
 
+def endless(root: Path) -> None:
+    text = annotation((10, 10, 30, 40)).replace("<xmax>30</xmax>", "<xmax>1e999</xmax>")
+    (root / "annotations/xmls" / f"{FIRST}.xml").write_text(text)
+
+
+def unknown_encoding(root: Path) -> None:
+    text = '<?xml version="1.0" encoding="wild"?>' + annotation((10, 10, 30, 40))
+    (root / "annotations/xmls" / f"{FIRST}.xml").write_text(text)
+
+
 def cut_off_xml(root: Path) -> None:
     (root / "annotations/xmls" / f"{FIRST}.xml").write_text(annotation((10, 10, 30, 40))[:90])
 
@@ -109,6 +119,8 @@ DEFECTS: dict[str, tuple[Callable[[Path], None], str, tuple[float, ...] | None]]
     "two objects": (two_objects, "holds 2 objects; the largest is taken", (10 / 80, 10 / 60, 30 / 80, 40 / 60)),
     "no object": (no_object, "holds no object with a box", None),
     "no numbers": (no_numbers, "is not a readable annotation", None),
+    "an endless box": (endless, "is not a readable annotation", None),
+    "unknown encoding": (unknown_encoding, "is not a readable annotation", None),
     "cut-off XML": (cut_off_xml, "is not a readable annotation", None),
     "reaches outside": (reaches_outside, "reaches outside its picture", (40 / 80, 10 / 60, 1, 1)),
     "lies outside": (lies_outside, "reaches outside its picture", None),

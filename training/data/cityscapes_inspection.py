@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from engines.classes import CITYSCAPES_CLASSES, IGNORE
 from engines.errors import CheckFailed, SourceError
+from engines.frames import decode_file
 from training.data.cityscapes import load_cityscapes, train_ids
 from training.data.cityscapes_pairs import Split
 from training.data.cityscapes_pairs_inspection import class_table, require_every_class
@@ -97,11 +98,11 @@ def _inspect(folder: Path, split: str) -> SplitReport:
     broken += [f"{name}{_LABEL} has no photo {name}{_PHOTO}" for name in sorted(labels.keys() - photos)]
     counts = np.zeros(256, np.int64)
     for name in sorted(labels):
-        ids = cv2.imread(str(labels[name]), cv2.IMREAD_UNCHANGED)
+        ids = decode_file(labels[name], cv2.IMREAD_UNCHANGED)
         if ids is None or ids.ndim != 2 or ids.dtype != np.uint8:
             broken.append(f"{labels[name].name} is not a readable picture of label ids")
             continue
-        counts += np.bincount(train_ids(ids.astype(np.uint8, copy=False)).ravel(), minlength=256)
+        counts += np.bincount(train_ids(np.asarray(ids, np.uint8)).ravel(), minlength=256)
     known = counts[: len(CITYSCAPES_CLASSES)]
     shares = known / max(known.sum(), 1)
     return SplitReport(

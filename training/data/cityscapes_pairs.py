@@ -6,7 +6,9 @@ Decoding takes the nearest palette colour through a look-up table and ignores wh
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 
 from engines.classes import CITYSCAPES_CLASSES, IGNORE
 from engines.errors import OutputError, SourceError
+from engines.frames import decode_bytes
 
 UInt8 = NDArray[np.uint8]
 
@@ -197,10 +200,10 @@ def read_pair(path: Path) -> tuple[UInt8, UInt8]:
         raise SourceError(f"{path} cannot be read ({error.strerror})") from None
     # OpenCV fills up what is missing of a file that was cut off, and says so only on standard error.
     whole = _END_OF_JPEG in data[-64:]
-    composite = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if whole else None
+    composite = decode_bytes(data, cv2.IMREAD_COLOR_RGB) if whole else None
     if composite is None:
         raise SourceError(f"{path} is not a whole JPEG; fetch the file again, or leave it out with --skip-broken")
-    photo, colors = split_composite(composite.astype(np.uint8, copy=False), path)
+    photo, colors = split_composite(np.asarray(composite, np.uint8), path)
     share = outside_palette(colors)
     if share > MAX_OUTSIDE_PALETTE:
         raise SourceError(
@@ -233,8 +236,11 @@ def load_pairs(
         digest = hashlib.sha256(f"{_DECODER_VERSION} {MAX_COLOR_DISTANCE}\n{listing}".encode()).hexdigest()[:16]
         stored = cache_folder / f"cityscapes-pairs-{split}-{digest}.npz"
         if stored.exists():
-            with np.load(stored) as arrays:
-                return Pairs(arrays["photos"], arrays["labels"], tuple(arrays["names"].tolist()))
+            try:
+                with np.load(stored) as arrays:
+                    return Pairs(arrays["photos"], arrays["labels"], tuple(arrays["names"].tolist()))
+            except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):
+                say(f"{stored} is damaged; the pairs are decoded again")
     photos = np.empty((len(paths), SIDE, SIDE, 3), np.uint8)
     labels = np.empty((len(paths), SIDE, SIDE), np.uint8)
     names: list[str] = []
@@ -263,7 +269,8 @@ def _store(path: Path, pairs: Pairs) -> None:
         np.savez(partial, photos=pairs.photos, labels=pairs.labels, names=np.array(pairs.names))
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise OutputError(f"{path} could not be written ({error.strerror}); give another --cache or none") from None
 
 

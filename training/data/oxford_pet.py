@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import SourceError
+from engines.frames import decode_bytes, decode_file
 from training.files import write_file
 
 UInt8 = NDArray[np.uint8]
@@ -143,7 +144,7 @@ def read_box(path: Path) -> tuple[tuple[int, int, int, int] | None, str | None]:
             (number("xmin") - 1, number("ymin") - 1, number("xmax"), number("ymax"))
             for number in (_reader(found) for found in objects)
         ]
-    except (ET.ParseError, ValueError, OSError) as error:
+    except (ET.ParseError, ValueError, OverflowError, LookupError, OSError) as error:  # LookupError: of its encoding
         return None, f"{path} is not a readable annotation ({error}); the picture counts as one without a box"
     whole = [box for box in boxes if box[2] > box[0] and box[3] > box[1]]
     if not whole:
@@ -216,10 +217,10 @@ def read_picture(path: Path) -> UInt8:
     # OpenCV fills up what is missing of a JPEG that was cut off, and says so only on standard error.
     whole = bool(data) and (kind != "JPEG" or data.rfind(_END_OF_JPEG) >= len(data) // 2)
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if whole else None
+    picture = decode_bytes(data, flags) if whole else None
     if picture is None:
         raise SourceError(f"{path} is not a whole picture ({kind}); fetch it again, or leave it out with --skip-broken")
-    return picture.astype(np.uint8, copy=False)
+    return np.asarray(picture, np.uint8)
 
 
 def read_trimap(path: Path) -> UInt8:
@@ -228,13 +229,13 @@ def read_trimap(path: Path) -> UInt8:
     Raises:
         SourceError: the file cannot be read, or holds other values.
     """
-    trimap = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    trimap = decode_file(path, cv2.IMREAD_GRAYSCALE)
     if trimap is None or not np.isin(trimap, (1, 2, 3)).all():
         raise SourceError(
             f"{path} is not a trimap: wanted is a PNG of the values 1 (pet), 2 (background) and 3 (border); fetch it "
             "again, or leave it out with --skip-broken"
         )
-    return trimap.astype(np.uint8, copy=False)
+    return np.asarray(trimap, np.uint8)
 
 
 def box_inside(box: tuple[int, int, int, int], height: int, width: int) -> tuple[Float32 | None, bool]:
