@@ -28,13 +28,13 @@ def render(sections: Sequence[Section], now: datetime | None = None) -> str:
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
+    environment.globals["in_words"] = in_words
     speeds = [speed for section in sections for speed in section.speeds]
     return environment.get_template("page.html").render(
         sections=[
             (section, anchor, section.html(environment))
             for section, anchor in zip(sections, _told_apart([s.anchor for s in sections]), strict=True)
         ], speeds=speeds,
-        in_words=in_words,
         style=(_TEMPLATES / "style.css").read_text(), date=(now or datetime.now(UTC)).strftime("%Y-%m-%d %H:%M UTC"),
     )  # fmt: skip
 

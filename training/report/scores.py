@@ -66,7 +66,7 @@ class ScoresSection:
         from markupsafe import Markup
 
         text = environment.get_template("scores.html").render(
-            section=self, in_words=in_words, curves=curves(self.models, self.score)
+            section=self, curves=curves(self.models, self.score)
         )
         return Markup(text)  # noqa: S704  # rendered by a template that escapes what it is given
 
