@@ -131,10 +131,10 @@ class TemporalSmoother:
         replaced = cv2.bitwise_and(cv2.compare(against, before.trust, cv2.CMP_GE), contradicted)
         trust = cv2.add(before.trust, weight)
         cv2.copyTo(cv2.subtract(before.trust, against), contradicted, trust)
-        trust = np.asarray(trust, np.uint8) | (np.asarray(replaced, np.uint8) & np.uint8(128))  # none was left of theirs
+        trust = np.maximum(trust, np.minimum(replaced, 128))  # where it was replaced none was left
         shown = before.class_map.copy()
         cv2.copyTo(seen, replaced, shown)
-        return shown, trust
+        return shown, np.asarray(trust, np.uint8)
 
 
 def _cut(change: UInt8, contradicted: UInt8) -> bool:
