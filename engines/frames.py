@@ -73,7 +73,7 @@ def read_image(path: Path) -> UInt8:
 
 
 def decode_file(path: Path, flags: int) -> NDArray[Any] | None:
-    """What `cv2.imread` gives; None also where the file announces more pixels than OpenCV takes, which it raises for."""
+    """What `cv2.imread` gives; None also of a file that announces more pixels than OpenCV takes, where it raises."""
     try:
         return cv2.imread(str(path), flags)
     except cv2.error:

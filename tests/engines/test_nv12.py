@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 
-from engines.cuda import nv12  # noqa: E402  # torch may be absent
-from engines.cuda.nv12 import Ink, Nv12, Palette  # noqa: E402
+from engines.cuda import nv12
+from engines.cuda.nv12 import Ink, Nv12, Palette
 
 Float = NDArray[np.float64]
 PRIMARIES = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593)}

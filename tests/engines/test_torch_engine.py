@@ -19,13 +19,13 @@ from onnx import TensorProto, helper
 
 torch = pytest.importorskip("torch")
 
-import engines  # noqa: E402  # torch may be absent
-from engines import bundled  # noqa: E402
-from engines.errors import DeviceError, ModelError  # noqa: E402
-from engines.loading import Degraded  # noqa: E402
-from engines.torch_engine import TorchEngine, _choose_precision, batch_ladder, find_device  # noqa: E402
-from pipeline.scene import SyntheticScene  # noqa: E402
-from tests.engines.tiny_models import (  # noqa: E402
+import engines
+from engines import bundled
+from engines.errors import DeviceError, ModelError
+from engines.loading import Degraded
+from engines.torch_engine import TorchEngine, _choose_precision, batch_ladder, find_device
+from pipeline.scene import SyntheticScene
+from tests.engines.tiny_models import (
     CONV,
     HEIGHT,
     SEGMENTER,

@@ -14,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 torch = pytest.importorskip("torch")
 
-from engines.bundled import FOLDER, names  # noqa: E402  # torch may be absent
-from engines.errors import DeviceError, ModelError  # noqa: E402
-from engines.torch_graph import OPERATORS, UnsupportedError, to_torch  # noqa: E402
+from engines.bundled import FOLDER, names
+from engines.errors import DeviceError, ModelError
+from engines.torch_graph import OPERATORS, UnsupportedError, to_torch
 
 RNG = np.random.default_rng(5)
 SHAPE = (2, 4, 6, 5)

@@ -21,17 +21,17 @@ from av.video.stream import VideoStream
 
 torch = pytest.importorskip("torch")
 
-from engines.cuda import nv12  # noqa: E402
-from engines.errors import OutputError  # noqa: E402  # torch may be absent
-from engines.loading import Degraded  # noqa: E402
-from pipeline import device_pictures, encoder, picture, video_writer  # noqa: E402
-from pipeline.encoder import LiveEncoder, LiveEncoderOptions  # noqa: E402
-from pipeline.frame import Analysis, Frame  # noqa: E402
-from pipeline.overlay import OverlayStage, OverlayStyle  # noqa: E402
-from pipeline.picture import plane  # noqa: E402
-from pipeline.sources import StreamInfo  # noqa: E402
-from pipeline.video_writer import VideoOptions, VideoWriter  # noqa: E402
-from tests.pipeline.pictures import noise, planes  # noqa: E402
+from engines.cuda import nv12
+from engines.errors import OutputError
+from engines.loading import Degraded
+from pipeline import device_pictures, encoder, picture, video_writer
+from pipeline.encoder import LiveEncoder, LiveEncoderOptions
+from pipeline.frame import Analysis, Frame
+from pipeline.overlay import OverlayStage, OverlayStyle
+from pipeline.picture import plane
+from pipeline.sources import StreamInfo
+from pipeline.video_writer import VideoOptions, VideoWriter
+from tests.pipeline.pictures import noise, planes
 
 SIZE = (96, 64)
 INFO = StreamInfo(*SIZE, "nv12", Fraction(1, 25), Fraction(25), None)

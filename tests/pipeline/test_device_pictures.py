@@ -11,18 +11,18 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from engines.classes import CITYSCAPES_CLASSES  # noqa: E402  # torch may be absent
-from engines.cuda.probe import lacking  # noqa: E402
-from engines.loading import Degraded  # noqa: E402
-from pipeline import device_pictures  # noqa: E402
-from pipeline import overlay as overlay_module  # noqa: E402
-from pipeline import picture as picture_module  # noqa: E402
-from pipeline import runtime as runtime_module  # noqa: E402
-from pipeline.config import Config, StreamConfig  # noqa: E402
-from pipeline.decoding import Decoding, without_nvdec  # noqa: E402
-from pipeline.frame import Analysis, Box, Frame  # noqa: E402
-from pipeline.overlay import Overlay, OverlayStage, OverlayStyle  # noqa: E402
-from pipeline.picture import (  # noqa: E402
+from engines.classes import CITYSCAPES_CLASSES
+from engines.cuda.probe import lacking
+from engines.loading import Degraded
+from pipeline import device_pictures
+from pipeline import overlay as overlay_module
+from pipeline import picture as picture_module
+from pipeline import runtime as runtime_module
+from pipeline.config import Config, StreamConfig
+from pipeline.decoding import Decoding, without_nvdec
+from pipeline.frame import Analysis, Box, Frame
+from pipeline.overlay import Overlay, OverlayStage, OverlayStyle
+from pipeline.picture import (
     Colorimetry,
     network_input,
     network_inputs,
@@ -31,13 +31,13 @@ from pipeline.picture import (  # noqa: E402
     pixel_format,
     plane,
 )
-from pipeline.runtime import LoadedModel, Runtime, StreamPlan  # noqa: E402
-from pipeline.session import Session  # noqa: E402
-from pipeline.sources import ClipSource  # noqa: E402
-from tests.footage import write_clip  # noqa: E402
-from tests.pipeline.fake_analysis import areas  # noqa: E402
-from tests.pipeline.pictures import noise, planes  # noqa: E402
-from tests.pipeline.scripted_engine import ScriptedEngine  # noqa: E402
+from pipeline.runtime import LoadedModel, Runtime, StreamPlan
+from pipeline.session import Session
+from pipeline.sources import ClipSource
+from tests.footage import write_clip
+from tests.pipeline.fake_analysis import areas
+from tests.pipeline.pictures import noise, planes
+from tests.pipeline.scripted_engine import ScriptedEngine
 
 EVERYTHING = OverlayStyle(opacity=0.45, outlines=True, boxes=True, legend=True, heads_up=True, hide=("sky",))
 BOXES = (

@@ -65,9 +65,7 @@ class ScoresSection:
         """The section as HTML."""
         from markupsafe import Markup
 
-        text = environment.get_template("scores.html").render(
-            section=self, curves=curves(self.models, self.score)
-        )
+        text = environment.get_template("scores.html").render(section=self, curves=curves(self.models, self.score))
         return Markup(text)  # noqa: S704  # rendered by a template that escapes what it is given
 
     def markdown(self) -> str:
