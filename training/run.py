@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,21 @@ class Checkpoints(L.Callback):
         trainer.save_checkpoint(self.folder / LAST)
 
 
+@contextlib.contextmanager
+def _own_settings() -> Iterator[None]:
+    """What a run sets for the whole process is as it was when the run is over."""
+    threads, deterministic = cv2.getNumThreads(), torch.are_deterministic_algorithms_enabled()
+    # OpenCV's own threads would fight torch's; views are made in threads of ours.
+    cv2.setNumThreads(1)
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        cv2.setNumThreads(threads)
+        torch.use_deterministic_algorithms(deterministic)
+
+
+@_own_settings()
 def train(
     recipe: Recipe, data: Path, output: Path, cache: Path | None = None, *, resume: bool = False,
     skip_broken: bool = False, devices: int | None = None, nodes: int = 1, say: Callable[[str], None] = print,
@@ -155,8 +171,6 @@ def train(
             raise UsageError(f"{output} holds a run already; go on with it with --resume, or give another --output")
         check_same_recipe(last, recipe)
     _start_output(output, recipe)
-    # OpenCV's own threads would fight torch's; views are made in threads of ours.
-    cv2.setNumThreads(1)
     L.seed_everything(recipe.seed, verbose=False)
     model = task.build_model()
     if not last.exists():

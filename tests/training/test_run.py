@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import NoReturn
 
+import cv2
 import pytest
 import torch
 
@@ -115,6 +117,19 @@ def test_a_checkpoint_knows_its_recipe_and_gives_the_average(tiny_run: Path) -> 
     state = torch.load(tiny_run / "last.ckpt", weights_only=True)["state_dict"]
     torch.testing.assert_close(model.head.weight.data, state["average.module.head.weight"], rtol=0, atol=0)
     assert not torch.equal(model.head.weight.data, state["model.head.weight"])
+
+
+def test_a_run_leaves_the_process_as_it_was(pairs_folder: Path, tmp_path: Path) -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    filters = list(warnings.filters)
+    try:
+        train(TINY_UNET, pairs_folder, tmp_path / "run", say=_silent)
+        assert cv2.getNumThreads() == 3
+        assert not torch.are_deterministic_algorithms_enabled()
+        assert warnings.filters == filters
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_an_old_run_is_not_overwritten(tiny_run: Path, pairs_folder: Path) -> None:
