@@ -139,9 +139,9 @@ def test_tensors_of_the_device_are_taken_where_they_are(segmenter: Path, picture
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 def test_real_arithmetic_agrees_with_openvino(conv: Path, device: str, precision: Any) -> None:
     """fp32 to the pixel but for ties; half precision differs where two classes are as good as equal."""
-    OpenVINOEngine = pytest.importorskip("engines.openvino").OpenVINOEngine  # noqa: N806
+    openvino = pytest.importorskip("engines.openvino")
     images = list(np.random.default_rng(3).integers(0, 256, (3, CONV.height, CONV.width, 3), dtype=np.uint8))
-    with OpenVINOEngine(conv, precision="fp32") as reference:
+    with openvino.OpenVINOEngine(conv, precision="fp32") as reference:
         expected = np.stack([p.class_map for p in reference.submit(images).result() if p.class_map is not None])
     with TorchEngine(conv, device=device, precision=precision) as engine:
         assert engine.precision == precision
@@ -154,9 +154,9 @@ def test_real_arithmetic_agrees_with_openvino(conv: Path, device: str, precision
 @pytest.mark.slow
 @pytest.mark.parametrize("name", bundled.names())
 def test_bundled_models_agree_with_openvino_in_fp32(name: str) -> None:
-    OpenVINOEngine = pytest.importorskip("engines.openvino").OpenVINOEngine  # noqa: N806
+    openvino = pytest.importorskip("engines.openvino")
     path = bundled.resolve(name)
-    with OpenVINOEngine(path, precision="fp32") as reference, TorchEngine(path, device="cpu") as engine:
+    with openvino.OpenVINOEngine(path, precision="fp32") as reference, TorchEngine(path, device="cpu") as engine:
         scene = SyntheticScene(engine.spec.width, engine.spec.height, Fraction(1))
         images = [scene.frame(index)[0] for index in range(3)]
         for count in (1, 3):

@@ -18,7 +18,7 @@ from pipeline.subscriber import Subscriber
 def main(endpoint: str, pattern: str, hold: bool) -> None:
     checksums: dict[str, int] = {}
     gaps: list[tuple[int, int]] = []
-    with Subscriber(endpoint, pattern, until_end=True, timeout=60) as subscriber:  # type: ignore[arg-type]
+    with Subscriber(endpoint, pattern, until_end=True, timeout=60) as subscriber:
         for received in subscriber:
             header = received.header
             if hold:

@@ -206,7 +206,7 @@ def _configure(_factory, media, gst, units: Path, log: str | None) -> None:  # t
     threading.Thread(target=_send, args=(source, gst, read_units(units), log, over), daemon=True).start()
 
 
-def _send(source, gst, units, log: str | None, over: threading.Event) -> None:  # type: ignore[no-untyped-def]
+def _send(source, gst, units, log: str | None, over: threading.Event) -> None:
     number, due = 0, time.monotonic()
     with open(log or os.devnull, "w", buffering=1) as sent:  # noqa: PTH123  # a name of no file is allowed
         while not over.is_set():

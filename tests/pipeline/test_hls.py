@@ -158,7 +158,7 @@ CHROMIUM = shutil.which("chromium")
 class Quiet(SimpleHTTPRequestHandler):
     extensions_map = {".m3u8": "application/vnd.apple.mpegurl", ".m4s": "video/mp4", ".mp4": "video/mp4"}  # noqa: RUF012  # as the class has it
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class calls it so
         pass
 
 

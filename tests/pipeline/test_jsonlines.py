@@ -109,7 +109,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path, place: s
 
 
 @pytest.mark.parametrize("function", [complete_lines, lambda path: list(read_lines(path)), truncate_lines])
-def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path, function) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path, function) -> None:
     with pytest.raises((SourceError, OutputError), match="No such file"):
         function(tmp_path / "missing.jsonl")
 

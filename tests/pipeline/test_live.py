@@ -52,7 +52,7 @@ class Watched:
         self.changes: list[StateChange] = []
         self.frames: list[Frame] = []
         self.error: Exception | None = None
-        self.source = LiveSource("cam", address, options, observe=self.changes.append, **given)  # type: ignore[arg-type]
+        self.source = LiveSource("cam", address, options, observe=self.changes.append, **given)
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
@@ -319,7 +319,7 @@ def test_a_file_in_real_time_stops_while_it_waits(clip: Path) -> None:
     items: Iterator[object] = iter(source)
     next(items)
     with suppress(AttributeError):
-        source.stop()  # type: ignore[attr-defined]
+        source.stop()
     assert next(items, None) is None
     source.close()
     assert isinstance(ClipSource("file", [clip]).open().rate, Fraction)

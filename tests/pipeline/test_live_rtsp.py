@@ -73,7 +73,7 @@ def test_a_server_that_says_no_has_its_own_reason(
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_pictures_come_by_tcp_and_udp_with_the_right_password(server: RtspServer, transport: str) -> None:
-    options = LiveOptions(transport=transport, open_timeout=60, read_timeout=60, latency_bound=3600)  # type: ignore[arg-type]
+    options = LiveOptions(transport=transport, open_timeout=60, read_timeout=60, latency_bound=3600)
     with LiveSource("cam", server.url("/secret", "viewer", "open-sesame"), options) as source:
         info = source.open()
         assert (info.width, info.height) == (160, 96)
@@ -89,8 +89,8 @@ def test_the_cameras_own_clock_comes_with_its_reports(server: RtspServer) -> Non
         source.open()
         for frame in source:
             assert not hasattr(frame, "track")
-            assert abs(frame.captured_at - time.time()) < LONG  # type: ignore[union-attr]
-            if frame.index > 60:  # type: ignore[union-attr]
+            assert abs(frame.captured_at - time.time()) < LONG
+            if frame.index > 60:
                 break
 
 

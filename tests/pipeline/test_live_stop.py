@@ -33,7 +33,7 @@ STREAMED = 60
 
 def until(condition: object, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + LONG
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert process.poll() is None, "the run ended by itself"
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)

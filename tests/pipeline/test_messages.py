@@ -73,7 +73,7 @@ def test_the_header_says_what_the_analysis_says() -> None:
 
 
 def test_numbers_of_numpy_are_written_like_any_other() -> None:
-    box = Box(*np.float32([1.5, 2, 3, 4]), np.int32(2), "car", np.float32(0.25), "m", np.int64(9))  # type: ignore[arg-type]
+    box = Box(*np.float32([1.5, 2, 3, 4]), np.int32(2), "car", np.float32(0.25), "m", np.int64(9))
     boxes = messages.from_analysis(analysis(boxes=(box,), area={"road": np.float64(0.5)}, age=np.float32(0.5)), 0).boxes
     assert msgspec.to_builtins(boxes[0]) == {
         "x1": 1.5, "y1": 2.0, "x2": 3.0, "y2": 4.0,

@@ -48,7 +48,7 @@ class Collect:
 
 @contextmanager
 def engine(**options: object) -> Iterator[ScriptedEngine]:
-    made = ScriptedEngine(**options)  # type: ignore[arg-type]
+    made = ScriptedEngine(**options)
     yield made
     made.close()
 
@@ -57,7 +57,7 @@ def run(
     sources: Sequence[ScriptedSource], sinks: Sequence[Collect], model: ScriptedEngine, **options: object
 ) -> RunResult:
     plans = [StreamPlan(s, s.open(), (), [k]) for s, k in zip(sources, sinks, strict=True)]
-    runtime = Runtime(plans, [LoadedModel(model)], **options)  # type: ignore[arg-type]
+    runtime = Runtime(plans, [LoadedModel(model)], **options)
     runtime.start()
     assert runtime.wait(LONG), f"hangs: {runtime.result().not_stopped}"
     result = runtime.result()
@@ -217,7 +217,7 @@ def test_an_engine_that_breaks_ends_the_run_with_its_error() -> None:
 
 def test_an_engine_that_refuses_a_batch_ends_the_run() -> None:
     class Refusing(ScriptedEngine):
-        def submit(self, images: object) -> object:  # type: ignore[override]
+        def submit(self, images: object) -> object:
             raise ValueError("wrong shape")
 
     model = Refusing()
@@ -327,6 +327,44 @@ def test_a_resumed_stream_skips_the_frames_it_has() -> None:
         assert runtime.wait(LONG)
     assert sink.indices == [6, 7, 8, 9]
     assert runtime.result().streams[0].counts.decoded == 4
+
+
+@pytest.mark.parametrize("warm_up", [0, 2, 4, 6, 9])
+def test_frames_looked_at_again_are_neither_given_out_nor_counted(warm_up: int) -> None:
+    class Count:
+        calls = 0
+
+        def process(self, analysis: Analysis) -> Analysis:
+            self.calls += 1
+            return analysis
+
+    source, sink, stage = ScriptedSource("a", 10), Collect(), Count()
+    with engine() as model:
+        plan = StreamPlan(source, source.open(), [stage], [sink], first_frame=6, warm_up=warm_up)
+        runtime = Runtime([plan], [LoadedModel(model)])
+        runtime.start()
+        assert runtime.wait(LONG)
+        assert sum(model.batches) == 4 + min(warm_up, 6)
+    assert sink.indices == [6, 7, 8, 9]
+    assert [analysis.dropped_since_last for analysis in sink.analyses] == [0] * 4
+    counts = runtime.result().streams[0].counts
+    assert (counts.decoded, counts.emitted, counts.dropped, stage.calls) == (4, 4, {}, 4)
+
+
+@pytest.mark.parametrize("fails_at", [3, 5, 7])
+def test_a_run_that_fails_while_it_looks_again_adds_up(fails_at: int) -> None:
+    def before(index: int) -> None:
+        if index == fails_at:
+            raise RuntimeError("cut off")
+
+    source, sink = ScriptedSource("a", 10, before=before), Collect()
+    with engine() as model:
+        plan = StreamPlan(source, source.open(), (), [sink], first_frame=6, warm_up=6)
+        runtime = Runtime([plan], [LoadedModel(model)])
+        runtime.start()
+        assert runtime.wait(LONG)
+    counts = runtime.result().streams[0].counts
+    assert counts.decoded == max(0, fails_at - 6) == counts.emitted + sum(counts.dropped.values())
 
 
 def test_every_stage_is_timed_and_age_grows_from_decoding() -> None:

@@ -105,7 +105,7 @@ def test_an_id_is_free_again_once_its_stream_is_removed(model: ScriptedEngine) -
         runtime.add(plan(ScriptedSource("a", ENDLESS, before=paced), sink))
         with pytest.raises(UsageError, match="'a' is in use"):
             runtime.add(plan(ScriptedSource("a"), Collect()))
-        _until(lambda sink=sink: len(sink.analyses) > 2)  # type: ignore[misc]
+        _until(lambda sink=sink: len(sink.analyses) > 2)
         runtime.remove("a")
     assert all(sink.indices == list(range(len(sink.indices))) for sink in sinks)
     assert runtime.result().removed.emitted == sum(len(sink.analyses) for sink in sinks)
@@ -275,7 +275,7 @@ def _operate(
                 sink = Collect(_breaks_sometimes(chance))
                 mode = chance.choice(["file", "live"])
                 frames = chance.choice([0, 1, 7, ENDLESS])
-                runtime.add(plan(ScriptedSource(name, frames, mode, paced), sink))  # type: ignore[arg-type]
+                runtime.add(plan(ScriptedSource(name, frames, mode, paced), sink))
                 sinks.setdefault(name, []).append(sink)
             elif act == "remove":
                 removed.append(runtime.remove(name))
@@ -289,7 +289,7 @@ def _breaks_sometimes(chance: random.Random) -> Callable[[object], None]:
     last = chance.choice([2, 50, ENDLESS, ENDLESS])
 
     def before(analysis: object) -> None:
-        if analysis.frame.index >= last:  # type: ignore[attr-defined]
+        if analysis.frame.index >= last:
             raise OutputError("the disk is full")
 
     return before

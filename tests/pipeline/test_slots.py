@@ -19,8 +19,8 @@ CAPACITY = 3
 
 
 def sample(index: int, sounds: int = 0) -> Sample:
-    frame = Frame("drive", index, index, Fraction(1, 25), 0.0, 0.0, SimpleNamespace())  # type: ignore[arg-type]
-    return Sample(frame, {}, [AudioPacket(index, SimpleNamespace()) for _ in range(sounds)])  # type: ignore[arg-type]
+    frame = Frame("drive", index, index, Fraction(1, 25), 0.0, 0.0, SimpleNamespace())
+    return Sample(frame, {}, [AudioPacket(index, SimpleNamespace()) for _ in range(sounds)])
 
 
 def take(slot: Slot, ready: threading.Condition) -> Sample | None:
@@ -36,7 +36,7 @@ class SlotMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.ready = threading.Condition()
-        self.slot = Slot(self.mode, CAPACITY, self.ready)  # type: ignore[arg-type]
+        self.slot = Slot(self.mode, CAPACITY, self.ready)
         self.expected: list[int] = []
         self.offered = self.taken = self.refused = 0
         self.heard: list[int] = []

@@ -86,7 +86,7 @@ def test_clocks_are_added_up_while_a_thread_meets_a_stage_for_the_first_time() -
 
     class Meanwhile(StageTime):
         @property
-        def calls(self) -> int:  # type: ignore[override]
+        def calls(self) -> int:
             clock.times.setdefault("finish", StageTime())
             return 1
 

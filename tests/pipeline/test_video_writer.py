@@ -80,8 +80,8 @@ def gray_info(size: tuple[int, int] = (64, 36)) -> StreamInfo:
 @pytest.mark.parametrize("preset", ["ultrafast", "veryfast"])
 def test_size_frames_times_and_sound_are_the_inputs(tmp_path: Path, shape: dict[str, object], preset: str) -> None:
     clip, out = tmp_path / "in.mp4", tmp_path / "out.mp4"
-    write_clip(clip, frames=40, **shape)  # type: ignore[arg-type]
-    info = copy_clip(clip, out, VideoOptions(encoder="libx264", preset=preset))  # type: ignore[arg-type]
+    write_clip(clip, frames=40, **shape)
+    info = copy_clip(clip, out, VideoOptions(encoder="libx264", preset=preset))
     assert picture_times(out) == picture_times(clip)
     with av.open(str(out)) as container, av.open(str(clip)) as original:
         assert (container.streams.video[0].width, container.streams.video[0].height) == (info.width, info.height)

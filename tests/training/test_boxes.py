@@ -62,8 +62,8 @@ def test_overlap_losses_are_one_minus_torchvisions_overlaps(pairs: list[tuple[li
 )
 def test_losses_of_coordinates_by_hand(kind: str, scale: float, expected: float) -> None:
     boxes, truth = torch.tensor([[0.1, 0.2, 0.6, 0.9]]), torch.tensor([[0.2, 0.2, 0.6, 0.7]])
-    assert box_loss(boxes, truth, kind, scale=scale).item() == pytest.approx(expected, rel=1e-5)  # type: ignore[arg-type]
-    with_l1 = box_loss(boxes, truth, kind, l1_weight=2, scale=scale).item()  # type: ignore[arg-type]
+    assert box_loss(boxes, truth, kind, scale=scale).item() == pytest.approx(expected, rel=1e-5)
+    with_l1 = box_loss(boxes, truth, kind, l1_weight=2, scale=scale).item()
     assert with_l1 == pytest.approx(expected + 2 * 0.3 / 4, rel=1e-5)
 
 
@@ -74,10 +74,10 @@ def test_every_box_loss_leads_to_the_true_box(kind: str) -> None:
     optimizer = torch.optim.Adam([boxes], lr=0.02)
     for _ in range(100):
         optimizer.zero_grad()
-        box_loss(boxes, truth, kind, l1_weight=1, scale=10).sum().backward()  # type: ignore[arg-type]
+        box_loss(boxes, truth, kind, l1_weight=1, scale=10).sum().backward()
         optimizer.step()
     assert paired_iou(boxes.detach().numpy(), truth.numpy())[0] > 0.9
-    assert box_loss(truth, truth, kind).item() == pytest.approx(0, abs=1e-5)  # type: ignore[arg-type]
+    assert box_loss(truth, truth, kind).item() == pytest.approx(0, abs=1e-5)
 
 
 @settings(deadline=None, max_examples=40)

@@ -90,4 +90,4 @@ def test_what_is_not_there(
     data: str, size: tuple[int, int], error: type[RoadlensError], sentence: str, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=sentence):
-        load_split(data, tmp_path, "val", *size)  # type: ignore[arg-type]
+        load_split(data, tmp_path, "val", *size)

@@ -57,7 +57,7 @@ def test_decoding_near_the_palette_is_the_nearest_colour() -> None:
 
 @pytest.mark.parametrize("info", CITYSCAPES_CLASSES, ids=lambda info: info.name)
 def test_a_palette_colour_is_its_class(info: object) -> None:
-    assert decode_label(np.array([[info.color]], np.uint8))[0, 0] == info.id  # type: ignore[attr-defined]
+    assert decode_label(np.array([[info.color]], np.uint8))[0, 0] == info.id
 
 
 def test_void_is_ignored_but_not_outside_the_palette() -> None:
@@ -238,7 +238,7 @@ def spoil_by_palette(root: Path) -> None:
 )
 def test_a_bad_pair_is_named_and_left_out_on_request(spoil: object, sentence: str, tmp_path: Path) -> None:
     root = write_pairs(tmp_path, train=3, val=1)
-    spoil(root)  # type: ignore[operator]
+    spoil(root)
     with pytest.raises(SourceError, match=sentence) as caught:
         load_pairs(root, "train")
     assert "\n" not in str(caught.value)
@@ -287,4 +287,4 @@ def test_not_the_set(files: list[str], split: str, sentence: str, tmp_path: Path
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(RoadlensError, match=sentence):
-        load_pairs(tmp_path, split)  # type: ignore[arg-type]
+        load_pairs(tmp_path, split)

@@ -26,7 +26,7 @@ ENCODERS = {
 def make(head: Head = "votes", stride: int = 16, **options: object) -> Localizer:
     torch.manual_seed(0)
     encoder = make_encoder("mobilenet_v2", width=0.25)
-    return Localizer(encoder, stride=stride, width=16, head=head, **options).eval()  # type: ignore[arg-type]
+    return Localizer(encoder, stride=stride, width=16, head=head, **options).eval()
 
 
 @pytest.mark.parametrize("head", ["votes", "objectness"])
@@ -57,7 +57,7 @@ def test_heads_that_are_not_asked_for_are_not_there() -> None:
 @pytest.mark.parametrize("name", ENCODERS)
 def test_any_encoder_will_do_and_a_picture_more_changes_no_other(name: str) -> None:
     torch.manual_seed(0)
-    model = Localizer(make_encoder("mobilenet_v2", **ENCODERS[name]), width=16).eval()  # type: ignore[arg-type]
+    model = Localizer(make_encoder("mobilenet_v2", **ENCODERS[name]), width=16).eval()
     pictures = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(model(pictures).boxes[:1], model(pictures[:1]).boxes, atol=1e-5, rtol=1e-4)
@@ -67,9 +67,9 @@ def test_any_encoder_will_do_and_a_picture_more_changes_no_other(name: str) -> N
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
 def test_a_truncated_encoder_gives_the_first_maps_of_the_whole(name: str, stages: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    whole = make_encoder(name).eval()  # type: ignore[arg-type]
+    whole = make_encoder(name).eval()
     torch.save(whole.state_dict(), tmp_path / "whole.pth")
-    part = make_encoder(name, stages=stages).eval()  # type: ignore[arg-type]
+    part = make_encoder(name, stages=stages).eval()
     load_encoder(part, tmp_path / "whole.pth")
     picture = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -125,8 +125,8 @@ def test_a_localizer_learns_where_a_spot_is(head: Head) -> None:
     encoder = nn.Conv2d(3, 8, 3, stride=4, padding=1)
     encoder.kept, encoder.channels = 2, (8, 8, 8, 8, 8)  # type: ignore[assignment]  # as much of an encoder as is used
     forward = encoder.forward
-    encoder.forward = lambda x: [forward(x)] * 5  # type: ignore[assignment,return-value,method-assign]
-    model = Localizer(encoder, stride=4, width=16, head=head)  # type: ignore[arg-type]
+    encoder.forward = lambda x: [forward(x)] * 5
+    model = Localizer(encoder, stride=4, width=16, head=head)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
 
     def spots(count: int) -> tuple[torch.Tensor, torch.Tensor]:

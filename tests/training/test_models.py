@@ -191,7 +191,7 @@ class Restless(nn.Module):
 def test_a_graph_that_answers_differently_is_not_written(tmp_path: Path) -> None:
     recipe = SegmentationRecipe(name="restless", data="cityscapes-pairs", model=UNetSettings(), steps=1)
     with pytest.raises(CheckFailed, match="the exported graph of restless is not the model"):
-        export_segmenter(Restless(), cityscapes_spec(recipe, 64, 64), tmp_path / "model.onnx")  # type: ignore[arg-type]
+        export_segmenter(Restless(), cityscapes_spec(recipe, 64, 64), tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -265,7 +265,7 @@ def test_nothing_of_ours_names_it() -> None:
 def test_the_recipe_is_read_as_the_struct_of_its_task(found: Path) -> None:
     recipe = read_recipe(str(found / "glimmer.yaml"), ["channels=4"])
     assert type(recipe).__name__ == "GlimmerRecipe"
-    assert (recipe.height, recipe.channels) == (32, 4)  # type: ignore[attr-defined]
+    assert (recipe.height, recipe.channels) == (32, 4)
     with pytest.raises(UsageError, match=r"`chanels` is not a known key; the nearest is `channels`"):
         read_recipe(str(found / "glimmer.yaml"), ["chanels=4"])
 

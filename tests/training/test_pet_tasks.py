@@ -80,7 +80,7 @@ def test_a_loss_is_finite_and_reaches_every_head(mode: str) -> None:
     batch = tuple(torch.from_numpy(np.stack([v[part] for v in views])) for part in range(3))
     loss = task.loss(model, batch, 0)
     assert loss.isfinite()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     heads = [p for name, p in model.named_parameters() if not name.startswith("encoder.")]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in heads)
 
@@ -91,7 +91,7 @@ def test_a_batch_without_a_box_is_no_reason_to_fail() -> None:
     pictures = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
     loss = task.loss(model, (pictures, torch.full((2, 4), float("nan")), torch.tensor([[0], [20]])), 0)
     assert loss.isfinite()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 

@@ -114,7 +114,9 @@ class ExecutionContextAllocationStrategy(enum.IntEnum):
     USER_MANAGED = 2
 
 
-class Dims(tuple):  # noqa: SLOT001
+class Dims(tuple):
+    __slots__ = ()
+
     def __new__(cls, shape: Any = ()) -> Self:
         return super().__new__(cls, tuple(int(size) for size in shape))
 
