@@ -106,7 +106,7 @@ class Hls(QueuedOutput):
         while not self._closed.is_set() and not self._queue.over:
             try:
                 self._write()
-            except OSError as error:
+            except (OSError, av.error.FFmpegError) as error:
                 reason = f"{self.folder} cannot be written: {reason_of(error)}"
                 log.warning("%s: HLS pauses: %s", self.stream, reason)
                 self._say(OutputState.PAUSED, reason)
@@ -126,7 +126,7 @@ class Hls(QueuedOutput):
                 container.mux([as_packet(picture, video)])
                 picture = self._queue.get()
         finally:
-            with suppress(OSError):
+            with suppress(OSError, av.error.FFmpegError):
                 container.close()
 
     def _open(self) -> tuple[OutputContainer, VideoStream]:

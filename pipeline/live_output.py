@@ -133,6 +133,7 @@ class LiveOutput:
         self._last_arrival: float | None = None
         self._last_wall = 0.0
         self._last: _Picture | None = None
+        self._last_pts = -1
         self._ended = self._closed = self._broken = False
         self._key = threading.Event()
         for destination in self.destinations:
@@ -231,6 +232,8 @@ class LiveOutput:
             with self._changed:
                 self._broken = True
                 self._changed.notify_all()
+            for destination in self.destinations:
+                destination.end()
 
     def _next(self) -> _Picture | tuple[str, str] | None:
         """The next picture, or the text of a card where one is due; None at the end."""
@@ -262,6 +265,8 @@ class LiveOutput:
     def _emit(self, image: av.VideoFrame, shown: float, at: float) -> None:
         key = self._key.is_set()
         self._key.clear()
-        for picture in self._encoder.encode(image, round(shown / TIME_BASE), at, key):
+        # Times of a file may be finer than those of the output, which FFmpeg takes only once each.
+        self._last_pts = max(round(shown / TIME_BASE), self._last_pts + 1)
+        for picture in self._encoder.encode(image, self._last_pts, at, key):
             for destination in self.destinations:
                 destination.put(picture, wait=self._mode == "file")

@@ -15,9 +15,8 @@ from pipeline.hls import Hls, HlsOptions
 from pipeline.live_output import CardOptions, Destination, LiveOutput
 from pipeline.metrics import Metrics
 from pipeline.output_state import OutputChange, OutputObserver
-from pipeline.push import Push, PushOptions, push_format
+from pipeline.push import Push, PushOptions, push_format, shown_address
 from pipeline.recording import Recording, RecordingOptions
-from pipeline.redact import strip_credentials
 from pipeline.sources import StreamInfo
 
 
@@ -58,7 +57,7 @@ def check_outputs(options: OutputOptions, many: bool) -> None:
     for push in options.push:
         push_format(push.address)
         if many and "{stream}" not in push.address:
-            shown = strip_credentials(push.address)
+            shown = shown_address(push.address)
             raise UsageError(
                 f"several streams cannot be pushed to the one address {shown}; put {{stream}} where their ids belong, "
                 f"such as {shown.rstrip('/')}/{{stream}}"

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import random
+import re
 import select
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from pipeline import push_process
 from pipeline.encoder import EncodedPicture
 from pipeline.output_state import OutputObserver, OutputState
 from pipeline.queued_output import QueuedOutput
-from pipeline.redact import strip_credentials
+from pipeline.redact import HIDDEN, strip_credentials
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ _FORMATS = {
 }  # fmt: skip
 _QUEUE_SECONDS = 2.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 15.0
+_STREAM_KEY = re.compile(r"^(rtmps?://[^/]*/[^/]+/).+", re.IGNORECASE)
 _NO_PROTOCOL = "this FFmpeg is built without the protocol"
 _STEADY_SECONDS = 5.0
 """A connection that held this long was a good one: the next attempt comes soon."""
@@ -63,10 +65,20 @@ def push_format(address: str) -> str:
     parts = urlsplit(address)
     wanted = "write rtsp://server:8554/name, rtmp://server/app/key, srt://server:port or udp://group:port"
     if parts.scheme.lower() not in _FORMATS:
-        raise OutputError(f"{strip_credentials(address)!r} is no address that video can be pushed to: {wanted}")
+        raise OutputError(f"{shown_address(address)!r} is no address that video can be pushed to: {wanted}")
     if not parts.hostname:
-        raise OutputError(f"{strip_credentials(address)!r} names no server to push to: {wanted}")
+        raise OutputError(f"{shown_address(address)!r} names no server to push to: {wanted}")
     return _FORMATS[parts.scheme.lower()]
+
+
+def shown_address(address: str) -> str:
+    """An address for people: without credentials, of which the name of an RTMP stream is one. Who knows it can send in
+    its place.
+
+    >>> shown_address("rtmp://user:password@server/app/key")
+    'rtmp://server/app/***'
+    """
+    return _STREAM_KEY.sub(rf"\1{HIDDEN}", strip_credentials(address))
 
 
 class Push(QueuedOutput):
@@ -98,7 +110,7 @@ class Push(QueuedOutput):
         self._format = push_format(self._address)
         name = name or urlsplit(self._address).scheme.lower()
         super().__init__(stream, name, _QUEUE_SECONDS, dropped, observe, wall_clock)
-        self.shown_address = strip_credentials(self._address)
+        self.shown_address = shown_address(self._address)
         self._connected_at = 0.0
         self._said = ""
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import av.error
+
 from engines.errors import OutputError
 from pipeline.encoder import EncodedPicture, EncodedVideo
 from pipeline.output_state import OutputChange, OutputObserver, OutputState
 from pipeline.picture_queue import PictureQueue
+
+log = logging.getLogger(__name__)
 
 
 class QueuedOutput(ABC):
@@ -62,7 +67,11 @@ class QueuedOutput(ABC):
         self._queue.end()
 
     def _run(self) -> None:
-        reason = self._work()
+        try:
+            reason = self._work()
+        except Exception as error:  # an output's failure is its own, whatever it is
+            log.exception("%s: %s failed", self.stream, self.name)
+            reason = f"it failed: {type(error).__name__}"
         self._queue.rest()
         self._say(OutputState.CLOSED, reason)
 
@@ -74,7 +83,7 @@ class QueuedOutput(ABC):
         self._observe(OutputChange(self.stream, self.name, state, reason, self._wall()))
 
 
-def reason_of(error: OSError) -> str:
+def reason_of(error: OSError | av.error.FFmpegError) -> str:
     """What the system says, as the end of a sentence.
 
     >>> reason_of(PermissionError(13, "Permission denied"))

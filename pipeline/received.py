@@ -54,8 +54,7 @@ def write_received(received: Received, folder: Path) -> None:
     """Write a message as `<folder>/<stream>/<run>-<sequence>.json`, and its mask beside it as `.png`.
 
     What is neither analysis nor end is numbered apart and has its kind in its name: `<run>-<sequence>-status.json`; a
-    picture lies beside it as `.jpg`. Mask and picture are written first: where there is a `.json`, the message is
-    complete.
+    picture lies beside it as `.jpg`. The `.json` gets its name last: where there is one, the message is complete.
 
     Raises:
         OutputError: the folder cannot be written to.
@@ -70,7 +69,9 @@ def write_received(received: Received, folder: Path) -> None:
             (place / f"{name}.png").write_bytes(_png(received, header.mask))
         if isinstance(header, PictureMessage) and received.payload is not None:
             (place / f"{name}.jpg").write_bytes(received.payload)
-        (place / f"{name}.json").write_bytes(to_json(header) + b"\n")
+        partial = place / f"{name}.partial"
+        partial.write_bytes(to_json(header) + b"\n")
+        partial.replace(place / f"{name}.json")
     except OSError as error:
         raise OutputError(f"{place / name}.json cannot be written: {error.strerror}") from error
 

@@ -93,7 +93,8 @@ class Recorder:
         path: the file.
         overwrite: whether a file that is there already is replaced.
         views: whether what Foxglove shows is written beside the messages.
-        clock: wall clock, Unix nanoseconds.
+        clock: wall clock, Unix nanoseconds. Where it is set back, the times of messages go on as they were.
+        monotonic: clock in seconds.
 
     Attributes:
         written: messages written.
@@ -105,17 +106,23 @@ class Recorder:
     """
 
     def __init__(
-        self, path: Path, *, overwrite: bool = False, views: bool = True, clock: Callable[[], int] = time.time_ns
+        self,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        views: bool = True,
+        clock: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = path
         self.written = 0
         self.closed = False
-        self._clock = clock
+        self._clock, self._monotonic = clock, monotonic
         self._views = Views() if views else None
         self._lock = threading.Lock()
         self._schemas: dict[bytes, int] = {}
         self._channels: dict[tuple[str, int], int] = {}
-        self._newest = self._flushed = 0
+        self._newest, self._newest_at, self._flushed_at = 0, monotonic(), float("-inf")
         self._file: BinaryIO | None = None
         writer = _mcap_writer()
         try:
@@ -143,16 +150,18 @@ class Recorder:
         with self._writing() as file:
             if file is None:
                 raise OutputError(f"{self.path} is closed and takes no more")
-            now = self._newest = max(self._clock(), self._newest)
+            monotonic = self._monotonic()
+            now = max(self._clock(), self._newest + round((monotonic - self._newest_at) * 1e9))
+            self._newest, self._newest_at = now, monotonic
             said = _said_at(header, now)
             self._add(parts[0].decode("ascii"), _SCHEMA_NAME, _MULTIPART, raw, now, said, header.sequence)
             for view in self._views.of(header, payload) if self._views is not None else ():
                 content = msgspec.json.encode(view.content)
                 self._add(view.topic, view.schema_name, view.schema, content, now, said, header.sequence)
             self.written += 1
-            if now - self._flushed >= FLUSH * 1e9:
+            if monotonic - self._flushed_at >= FLUSH:
                 self._writer.flush()  # type: ignore[no-untyped-call]  # mcap does not say what it returns
-                self._flushed = now
+                self._flushed_at = monotonic
 
     def flush(self) -> None:
         """Hand what is written so far to the operating system.
@@ -163,7 +172,7 @@ class Recorder:
         with self._writing() as file:
             if file is not None:
                 self._writer.flush()  # type: ignore[no-untyped-call]  # mcap does not say what it returns
-                self._flushed = self._newest
+                self._flushed_at = self._newest_at
 
     def close(self) -> None:
         """Write the index and close the file. Twice is allowed.

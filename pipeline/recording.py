@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated
 
 import av
+import av.error
 import msgspec
 from av.container import OutputContainer
 from av.video.stream import VideoStream
@@ -139,11 +140,11 @@ class Recording(QueuedOutput):
         while not self._closed.is_set() and not self._queue.over:
             try:
                 self._record()
-            except (OSError, OutputError) as error:
+            except (OSError, av.error.FFmpegError, OutputError) as error:
                 self._pause(self._why(error))
         return ""
 
-    def _why(self, error: OSError | OutputError) -> str:
+    def _why(self, error: OSError | av.error.FFmpegError | OutputError) -> str:
         if isinstance(error, OutputError):
             return str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -205,7 +206,7 @@ class Recording(QueuedOutput):
                     return following
                 picture = following
         finally:
-            with suppress(OSError):
+            with suppress(OSError, av.error.FFmpegError):
                 container.close()
             _finish(partial)
 

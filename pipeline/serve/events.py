@@ -68,8 +68,11 @@ class EventLog:
         self.add(change.stream, change.state.value, change.reason, change.cause, change.retry_in, change.at)
 
     def after(self, number: int, limit: int = KEPT) -> list[Event]:
-        """The events after `number`, oldest first; of more than `limit` the newest."""
+        """The events after `number`, oldest first; of more than `limit` the newest. After a number that there has not
+        been yet, all: it is of the server before this one.
+        """
         with self._lock:
+            number = number if number <= self._number else 0
             return [e for e in self._events if e.number > number][-limit:]
 
     async def wait_after(self, number: int, seconds: float) -> list[Event]:

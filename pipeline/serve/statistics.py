@@ -99,10 +99,14 @@ class StreamStatistics:
         )
 
     def area(self, name: str, after: int = 0) -> list[AreaPoint]:
-        """The points of a stream after the one numbered `after`, oldest first."""
+        """The points of a stream after the one numbered `after`, oldest first; all of them after a number that there
+        has not been yet: it is of a stream that had its name before.
+        """
         with self._lock:
             stream = self._streams.get(name)
-            return [] if stream is None else [p for p in stream.area if p.number > after]
+            if stream is None:
+                return []
+            return [p for p in stream.area if p.number > after or after > stream.points]
 
     def forget(self, name: str) -> None:
         """The stream is gone."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from engines.errors import OutputError
 from pipeline.encoder import TIME_BASE, LiveEncoder, LiveEncoderOptions
 from pipeline.frame import Mode
 from pipeline.live_output import CardOptions, LiveOutput
@@ -75,6 +77,30 @@ def test_nothing_of_a_file_is_dropped_and_its_times_are_kept() -> None:
     live.finish()
     assert [p.pts for p in kept.got] == [i * 3600 for i in range(80)]
     assert kept.ended
+
+
+def test_times_of_a_file_that_are_finer_than_the_output_s_stay_apart() -> None:
+    """A repeated time is put one unit behind the one before: a microsecond is no tick of 90 kHz."""
+    kept = Kept()
+    live = output(kept, "file")
+    for index, pts in enumerate((0, 40_000, 40_001, 40_002, 80_000)):
+        item = analysis(index, "file")
+        item.frame = replace(item.frame, pts=pts, time_base=Fraction(1, 1_000_000))
+        live.consume(item)
+    live.finish()
+    assert [p.pts for p in kept.got] == [0, 3600, 3601, 3602, 7200]
+
+
+def test_an_encoder_that_breaks_down_ends_the_destinations(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **_more: object) -> None:
+        raise OutputError("the encoder libx264 broke down")
+
+    monkeypatch.setattr(LiveEncoder, "encode", broken)
+    kept = Kept()
+    live = output(kept)
+    live.consume(analysis(0))
+    until(lambda: kept.ended, "what they hold is written, and they say that they are closed")
+    live.close()
 
 
 def test_a_live_stream_never_waits() -> None:

@@ -17,9 +17,10 @@ from pathlib import Path
 import av
 import pytest
 
-from engines.errors import OutputError
+from engines.errors import OutputError, UsageError
 from pipeline.live_output import CardOptions, LiveOutput
 from pipeline.output_state import OutputChange, OutputState
+from pipeline.outputs import OutputOptions, check_outputs
 from pipeline.push import Push, PushOptions, push_format
 from pipeline.state import SourceState, StateChange
 from tests.pipeline.encoded import FAST, analysis, info, until
@@ -238,6 +239,24 @@ def test_the_format_of_an_address(address: str, kind: str) -> None:
 
 def test_the_stream_stands_in_the_address() -> None:
     assert Push("front", PushOptions("rtsp://h/{stream}/x")).shown_address == "rtsp://h/front/x"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtmp://a.rtmp.example/live2/s3cr-et", "rtmp://a.rtmp.example/live2/***"),
+        ("RTMPS://u:s3cret@h:443/rtmp/s3cret?x=1", "RTMPS://h:443/rtmp/***"),
+        ("rtmp://h/app/instance/s3cret", "rtmp://h/app/***"),
+        ("rtmp://h/app", "rtmp://h/app"),
+        ("rtsp://u:s3cret@h/a/b", "rtsp://h/a/b"),
+    ],
+)
+def test_the_stream_key_of_rtmp_is_not_shown(address: str, shown: str) -> None:
+    assert Push("cam", PushOptions(address)).shown_address == shown
+    with pytest.raises(UsageError) as caught:
+        check_outputs(OutputOptions(push=(PushOptions(address),)), many=True)
+    assert shown in str(caught.value)
+    assert "s3cr" not in str(caught.value)
 
 
 def test_addresses_are_on_no_command_line() -> None:

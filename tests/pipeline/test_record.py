@@ -254,6 +254,19 @@ def test_a_killed_recorder_leaves_a_file_that_is_read_and_can_be_made_whole(tmp_
     assert summary.statistics.message_count > len(recorded)
 
 
+def test_a_clock_that_is_set_back_costs_no_more_and_the_pace_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "drive.mcap"
+    wall = iter(int((5000.0 + at - (3600 if at >= 4 else 0)) * 1e9) for at in range(0, 20, 2))
+    monotonic = iter(float(at) for at in range(-2, 20, 2))
+    end = EndMessage(stream="drive", sequence=0, frames=0, dropped=0, reason="complete")
+    recorder = Recorder(path, clock=lambda: next(wall), monotonic=lambda: next(monotonic))
+    for _ in range(8):
+        recorder.write(end, messages.encode(end))
+    recorded = list(read_recording(path))  # as a kill leaves it
+    assert [r.at / 1e9 - 5000 for r in recorded] == [0, 2, 4, 6, 8, 10, 12, 14]
+    recorder.close()
+
+
 def test_a_signal_ends_a_recording_in_order(tmp_path: Path) -> None:
     path = tmp_path / "drive.mcap"
     with Publisher(ANYWHERE) as publisher, started("record", publisher.endpoint, "-o", str(path)) as recorder:

@@ -191,6 +191,17 @@ def test_the_oldest_go_for_free_disk(tmp_path: Path) -> None:
     assert len(list(folder.glob("cam_2001*"))) == 2
 
 
+def test_a_picture_that_the_file_does_not_take_costs_a_pause_and_no_more(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path)
+    first = recorded.put(20)
+    recorded.recording.put(first[-5], True)  # FFmpeg takes no time twice
+    until(lambda: OutputState.PAUSED in recorded.states())
+    assert recorded.changes[-1].reason == f"{tmp_path / 'cam'} cannot be written: invalid argument"
+    until(lambda: recorded.put(10) and recorded.states()[-1] is OutputState.RUNNING)
+    recorded.end()
+    assert len(times(recorded.files()[0])) == 20
+
+
 def test_a_file_that_somebody_else_removes_holds_up_nothing(tmp_path: Path) -> None:
     (tmp_path / "cam").mkdir()
     (tmp_path / "cam" / segment_name("cam", 1e9)).symlink_to("gone")

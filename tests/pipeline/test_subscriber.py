@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -275,6 +276,18 @@ def test_a_stream_cannot_write_outside_its_folder(tmp_path: Path, stream: str) -
     assert len(written) == 2
     assert {path.parent.parent for path in written} == {folder}
     assert not any(part.startswith(".") for path in written for part in path.relative_to(tmp_path).parts)
+
+
+def test_where_there_is_a_json_the_message_is_complete(tmp_path: Path) -> None:
+    """A limit on the file's size is the full disk that a test can make: writing fails in the middle."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OutputError, match="cannot be written"):
+            write_received(Received(messages.from_analysis(analysis(0), 0)), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

@@ -122,6 +122,8 @@ def test_the_others_go_on_while_one_comes_and_goes(server: Server, stream: str) 
         ({"source": "a\0b"}, ["body", "source"], ""),
         ({"source": "x" * 5000}, ["body", "source"], "too long"),
         ({"source": "~nobodyatall/a.mp4"}, ["body", "source"], ""),
+        ({"source": DRIVE, "id": "cam\n"}, ["body", "id"], ""),
+        ({"source": DRIVE, "id": "../cam"}, ["body", "id"], ""),
         ([1], ["body"], "must be a JSON object"),
     ],
 )  # fmt: skip
@@ -290,6 +292,15 @@ def test_events_come_as_they_happen_and_again_from_where_one_was(server: Server)
         server.service.events.add("cam", "streaming")
         # The server's own stream may come to its end at any time.
         assert next(event for event in events if event["kind"] != "ended")["kind"] == "streaming"
+
+
+def test_a_client_of_an_earlier_server_hears_and_sees_the_next_one(server: Server, stream: str) -> None:
+    """A page that stays open while the server is started again asks for what follows numbers of the one before."""
+    server.service.events.add("cam", "streaming")
+    with server.client.stream("GET", "/api/v1/events/stream", headers={"last-event-id": "1000000"}) as answer:
+        assert next(line for line in answer.iter_lines() if line.startswith("data:"))
+    assert server.client.get("/api/v1/events", params={"after": 1_000_000}).json()["events"]
+    until(lambda: server.client.get(f"{STREAMS}/{stream}/area", params={"after": 1_000_000}).json()["points"])
 
 
 # Document -------------------------------------------------------------------------------------------------------------
