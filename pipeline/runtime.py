@@ -166,7 +166,8 @@ class StreamPlan:
         info: what opening it said.
         stages: after fusing, in order.
         sinks: outputs of this stream and shared ones, in order.
-        first_frame: index of the first frame to analyse; a resumed run skips those before it.
+        first_frame: index of the first frame to give out; a resumed run skips those before it.
+        warm_up: how many of those of a file are looked at all the same, for what is remembered from frame to frame.
         first_track: number of the first track.
         berth: which device looks at it; of a runtime's own choice when left out.
     """
@@ -176,6 +177,7 @@ class StreamPlan:
     stages: Sequence[Stage] = ()
     sinks: Sequence[Sink] = ()
     first_frame: int = 0
+    warm_up: int = 0
     first_track: int = 1
     berth: Berth | None = None
 
@@ -644,17 +646,20 @@ class Runtime:
                 if isinstance(item, AudioPacket):
                     audio.append(item)
                     continue
-                if item.index < plan.first_frame:
+                again = item.index < plan.first_frame
+                if again:
                     audio.clear()
-                    continue
-                sample = Sample(item, self._inputs(stream, item, timings), audio, timings)
+                    if item.index < plan.first_frame - plan.warm_up:
+                        continue
+                sample = Sample(item, self._inputs(stream, item, timings), audio, timings, again)
                 audio = []
-                self._count_decoded(stream)
+                count = 0 if again else 1
+                self._count_decoded(stream, count)
                 if stream.state is not SourceState.STREAMING:
                     self._say(stream, SourceState.STREAMING)
                 before = slot.superseded
                 if not slot.put(sample):
-                    self._count_dropped(stream, 1, "slot", "stopped" if stream.error is None else "failed")
+                    self._count_dropped(stream, count, "slot", "stopped" if stream.error is None else "failed")
                     break
                 if metrics := self._metrics_of(stream):
                     metrics.queue_depth(source.id, "slot", len(slot))
@@ -697,8 +702,8 @@ class Runtime:
                 try:
                     self._submit(bench, picked)
                 except Exception:
-                    for stream, _ in picked:
-                        self._count_dropped(stream, 1, "batch", "failed")
+                    for stream, sample in picked:
+                        self._count_dropped(stream, 0 if sample.again else 1, "batch", "failed")
                     raise
         except Exception as error:  # noqa: BLE001  # reported as the streams' error
             for stream in bench.streams:
@@ -889,17 +894,24 @@ class Runtime:
     def _fuse_all(self, stream: _Stream) -> None:
         fuser = Fuser([m.engine.spec for m in self._models], self._fuse, stream.plan.first_track)
         for pending in _handed_over(stream):
+            sample = pending.sample
+            count = 0 if sample.again else 1
             if stream.error is not None or self._gives_up(stream):
-                self._drop_taken(stream, "fuse")
+                self._drop_taken(stream, "fuse", count=count)
                 continue
-            if _too_old(stream, pending.sample.frame, self._monotonic()):
+            if _too_old(stream, sample.frame, self._monotonic()):
                 self._drop_taken(stream, "fuse", "old")
                 continue
             try:
-                stream.fused.put(_Fused(self._fuse_one(stream, fuser, pending), pending.sample.audio))
+                fused = _Fused(self._fuse_one(stream, fuser, pending), sample.audio)
             except Exception as error:  # noqa: BLE001  # a stream's failure is its own, whatever it is
                 self._fail(stream, error)
-                self._drop_taken(stream, "fuse")
+                self._drop_taken(stream, "fuse", count=count)
+                continue
+            if sample.again:
+                self._give_credit(stream)
+            else:
+                stream.fused.put(fused)
         stream.fused.put(None)
 
     def _fuse_one(self, stream: _Stream, fuser: Fuser, pending: _Pending) -> Analysis:
@@ -916,7 +928,7 @@ class Runtime:
         with clock.measure("fuse", timings):
             analysis = fuser.fuse(sample.frame, stream.slot.mode, predictions, sample.inputs)
         analysis.timings = timings
-        for stage in stream.plan.stages:
+        for stage in () if sample.again else stream.plan.stages:
             analysis.age = self._age(analysis)
             with clock.measure(_name(stage), timings):
                 analysis = stage.process(analysis)
@@ -1023,9 +1035,9 @@ class Runtime:
             stream.in_flight -= 1
             self._ready.notify_all()
 
-    def _drop_taken(self, stream: _Stream, stage: str, reason: str = "") -> None:
+    def _drop_taken(self, stream: _Stream, stage: str, reason: str = "", count: int = 1) -> None:
         """Drop a frame that the batch took: count it and give its credit back."""
-        self._count_dropped(stream, 1, stage, reason or ("stopped" if stream.error is None else "failed"))
+        self._count_dropped(stream, count, stage, reason or ("stopped" if stream.error is None else "failed"))
         self._give_credit(stream)
 
     def _finish(self, stream: _Stream) -> None:
@@ -1078,6 +1090,8 @@ class Runtime:
                 known[reason] = count
 
     def _count_dropped(self, stream: _Stream, count: int, stage: str, reason: str) -> None:
+        if not count:
+            return
         with self._counting:  # several threads may count one reason; a file's frames never come here
             stream.counts.dropped[stage, reason] += count
         if metrics := self._metrics_of(stream):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import queue
 import shutil
 import sys
@@ -49,6 +50,7 @@ from pipeline.publish import Publisher
 from pipeline.record import McapSink
 from pipeline.redact import strip_credentials
 from pipeline.runtime import LiveSource, LoadedModel, RunResult, Runtime, Sink, Stage, StreamPlan
+from pipeline.smoothing import SETTLED
 from pipeline.sources import Source, StreamInfo, resolve_source, stream_name
 from pipeline.state import SourceState, StateChange
 from pipeline.tap import PacketTap
@@ -416,7 +418,12 @@ class Session:
             stream.overlay.stay = lambda: all(encoder.takes_device for encoder in encoders)
         if stream.ring is not None and stream.ring.options.save_when is not None:
             files.append(stream.ring)
-        return StreamPlan(source, info, stages, [*self._shared, *files], start.frame, start.track, stream.berth)
+        # A resumed run is to show what it would have shown without the interruption.
+        remembers = self.config.smoothing is not None and source.mode == "file"
+        warm_up = math.ceil(SETTLED * info.rate) if remembers else 0
+        return StreamPlan(
+            source, info, stages, [*self._shared, *files], start.frame, warm_up, start.track, stream.berth
+        )  # fmt: skip
 
     def tell(self, change: StateChange) -> None:
         """A stream entered a state: those who listen are told, in a thread of the session's."""

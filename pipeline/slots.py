@@ -24,12 +24,15 @@ class Sample:
         inputs: the model inputs made of it, (height, width, 3) uint8 RGB by (height, width).
         audio: sound that came before the frame.
         timings: milliseconds by stage so far.
+        again: the run that is resumed has given it out: it is looked at for the sake of what follows, and neither given
+            out nor counted.
     """
 
     frame: Frame
     inputs: dict[tuple[int, int], UInt8]
     audio: list[AudioPacket] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
+    again: bool = False
 
 
 class Slot:
@@ -89,7 +92,7 @@ class Slot:
         """Take no more and forget what waits, counted as discarded; a waiting `put` returns."""
         with self._ready:
             self.closed = True
-            self.discarded += len(self._samples)
+            self.discarded += sum(not sample.again for sample in self._samples)
             self._samples.clear()
             self._ready.notify_all()
 

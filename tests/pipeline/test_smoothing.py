@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import msgspec
@@ -24,13 +25,15 @@ from engines.engine import Prediction
 from engines.errors import UsageError
 from engines.spec import ModelSpec
 from pipeline.anonymize import AnonymizeOptions, AnonymizeStage
-from pipeline.config import Config, config_schema, read_config
+from pipeline.config import Config, ModelConfig, StreamConfig, config_schema, read_config
 from pipeline.frame import Frame
 from pipeline.fuse import FuseOptions, Fuser
 from pipeline.messages import from_analysis
 from pipeline.picture import network_input
+from pipeline.session import Session
 from pipeline.smoothing import LEAST_WEIGHT, LONGEST_GAP, SmoothingOptions, TemporalSmoother
 from tests.footage import write_clip
+from tests.pipeline.conftest import json_lines
 
 UInt8 = NDArray[np.uint8]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -369,6 +372,12 @@ def blinking() -> Iterator[UInt8]:
         yield picture
 
 
+def said(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run, without what differs from run to run."""
+    changing = {"run", "run_start", "captured_at", "age_ms", "timings_ms"}
+    return [{k: v for k, v in line.items() if k not in changing} for line in json_lines(path)]
+
+
 @pytest.fixture
 def blinks(tmp_path: Path) -> Path:
     path = tmp_path / "blinks.mkv"
@@ -387,6 +396,25 @@ def test_the_command_smooths_when_asked_to(roadlens: Run, tmp_path: Path, blinks
         assert smooth.returncode == 0, smooth.stderr
         assert areas(smooth.stdout) == [0.0] * 40
         assert all(json.loads(line)["smoothed"] for line in smooth.stdout.splitlines())
+
+
+def test_a_resumed_run_shows_what_it_would_have_shown_uninterrupted(
+    tmp_path: Path, blinks: Path, segmenter: Path
+) -> None:
+    config = Config(
+        streams=(StreamConfig(str(blinks)),), models=(ModelConfig(str(segmenter)),), smoothing=SmoothingOptions(),
+        jsonl=str(tmp_path / "o.jsonl"),
+    )  # fmt: skip
+    with Session(config) as session:
+        session.run()
+    whole = said(tmp_path / "o.jsonl")
+    written = (tmp_path / "o.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "o.jsonl").unlink()
+    (tmp_path / "o.partial.jsonl").write_text("".join(written[:23]))  # the next one is of another class
+    with Session(config, resume=True) as session:
+        (stream,) = session.run().streams
+    assert said(tmp_path / "o.jsonl") == whole
+    assert (stream.counts.decoded, stream.counts.emitted, stream.counts.dropped) == (17, 17, {})
 
 
 def test_from_python_too(blinks: Path, segmenter: Path) -> None:
