@@ -409,16 +409,17 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         return StreamingResponse(_mjpeg(service, stream), media_type=kind, headers={"cache-control": "no-store"})
 
     @app.get(one + "/hls/{name}", tags=["pictures"], summary="HLS, from index.m3u8 on")
-    async def hls(stream: str, name: str) -> Response:
+    def hls(stream: str, name: str) -> Response:
         """The playlist and what it names, where `outputs.hls` is configured. Browsers and players open it."""
         _found(service, stream)
         options = service.config.outputs.hls
         found = None if options is None else hls_file(options, stream, name)
         if found is None:
             raise HTTPException(404, f"the stream {stream!r} has no HLS file {name!r}")
-        # The playlist changes every second; a segment never does.
-        caching = "no-cache" if name == PLAYLIST else "max-age=60"
-        return FileResponse(found[0], media_type=found[1], headers={"cache-control": caching})
+        path, kind = found
+        if name == PLAYLIST:  # replaced every second: what is sent is one of them, not the length of one and the next
+            return Response(path.read_bytes(), headers={"cache-control": "no-cache"}, media_type=kind)
+        return FileResponse(path, media_type=kind, headers={"cache-control": "max-age=60"})
 
     @app.websocket(one + "/view")
     async def view(socket: WebSocket, stream: str) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -278,6 +279,32 @@ def test_a_stream_that_is_encoded_is_sent_as_video_and_another_is_not(
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 4404
     assert "is not encoded for any output" in closed.value.rcvd.reason
+
+
+def test_a_playlist_that_is_replaced_meanwhile_is_sent_whole(segmenter: Path, tmp_path: Path) -> None:
+    lists = [b"#EXTM3U\n" + b"# of another length\n" * lines for lines in (1, 9)]
+    with running(segmenter, settings={"outputs": OutputOptions(hls=HlsOptions(tmp_path / "hls"))}) as encoding:
+        body = {"source": "synthetic:?seconds=0.2&width=160&height=90", "id": "cam"}
+        assert encoding.client.post(STREAMS, json=body).status_code == 201
+        until(lambda: state(encoding, "cam") == "ended")
+        playlist, stop = tmp_path / "hls" / "cam" / "index.m3u8", threading.Event()
+
+        def replace() -> None:
+            while not stop.is_set():
+                for text in lists:
+                    (tmp_path / "next").write_bytes(text)
+                    (tmp_path / "next").replace(playlist)
+
+        (tmp_path / "next").write_bytes(lists[0])
+        (tmp_path / "next").replace(playlist)
+        threading.Thread(target=replace, daemon=True).start()
+        try:
+            for _ in range(60):
+                answer = encoding.client.get(f"{STREAMS}/cam/hls/index.m3u8")
+                assert answer.status_code == 200
+                assert answer.content in lists
+        finally:
+            stop.set()
 
 
 # Events ---------------------------------------------------------------------------------------------------------------
