@@ -108,7 +108,7 @@ def read_spec(path: Path | str) -> ModelSpec:
         if schema > SCHEMA:
             raise ModelError(f"{path} has a spec of schema {schema}, this roadlens reads up to {SCHEMA}; upgrade it.")
         spec = msgspec.json.decode(text, type=ModelSpec)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"The roadlens spec in {path} cannot be read ({error}); export the model again.") from None
     if fault := _fault(model, spec):
         raise ModelError(f"The roadlens spec in {path} does not match its graph: {fault}; export the model again.")

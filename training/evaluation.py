@@ -271,6 +271,7 @@ def stated_recipe(path: Path, spec: ModelSpec) -> Recipe | None:
     """The recipe that an exported file says it was made by, or the bundled one of its name; None where there is none.
 
     Raises:
+        ModelError: what stands there is no recipe.
         UsageError: a recipe of a task that is not there, or with keys that it does not know.
     """
     return _written_recipe(path) or (read_recipe(spec.name) if spec.name in bundled_recipes() else None)
@@ -318,8 +319,16 @@ def _written_recipe(path: Path) -> Recipe | None:
         if file.is_file():
             for entry in onnx.load(file, load_external_data=False).metadata_props:
                 if entry.key == RECIPE_KEY:
-                    return decode_recipe(msgspec.json.decode(entry.value), f"the recipe in {file}")
+                    return _decode_recipe(entry.value, file)
     return None
+
+
+def _decode_recipe(text: str, file: Path) -> Recipe:
+    try:
+        plain = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"the recipe in {file} cannot be read ({error}); export the model again") from None
+    return decode_recipe(plain, f"the recipe in {file}")
 
 
 # Files --------------------------------------------------------------------------------------------------------------
@@ -359,5 +368,5 @@ def read_evaluation(path: Path, kind: type[S]) -> S:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}); give an evaluation.json") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not an evaluation of `roadlens eval --output` ({error})") from None

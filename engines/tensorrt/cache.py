@@ -32,6 +32,7 @@ from engines.tensorrt.plan import SCHEMA, Machine, PlanRequest, SideCar, covers,
 FOLDER_VARIABLE = "ROADLENS_CACHE"
 """The environment variable that names the cache folder; plans lie in `plans` under it."""
 
+_DAMAGED = (msgspec.DecodeError, UnicodeDecodeError)  # bad UTF-8 in a text is no DecodeError of msgspec's
 _STALE_SECONDS = 24 * 3600.0
 
 
@@ -94,7 +95,7 @@ class PlanCache:
             return Found(None, self._nearest(request)) if larger is None else self.find(larger)
         except OSError as error:
             return Found(None, f"its side-car cannot be read ({error.strerror})")
-        except msgspec.DecodeError:
+        except _DAMAGED:
             return Found(None, "its side-car is damaged")
         if side_car.schema != SCHEMA:
             return Found(None, f"its side-car is of schema {side_car.schema} and this roadlens reads {SCHEMA}")
@@ -260,7 +261,7 @@ def _entry(path: Path) -> Entry:
         side_car = _read_side_car(path.with_suffix(".json"))
     except FileNotFoundError:
         fault = "has no side-car"
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *_DAMAGED):
         fault = "has a damaged side-car"
     if side_car is not None:
         if side_car.schema != SCHEMA:

@@ -154,6 +154,14 @@ def test_specs_that_cannot_be_read(tmp_path: Path, text: str, sentence: str) -> 
         read_spec(tmp_path / "m.onnx")
 
 
+def test_a_spec_that_is_no_text_cannot_be_read(tmp_path: Path) -> None:
+    model = bits_model()
+    model.metadata_props.add(key=SPEC_KEY, value='{"name": "stand-in"}')
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString().replace(b"stand-in", b"stand\xffin"))
+    with pytest.raises(ModelError, match=r"m\.onnx"):
+        read_spec(tmp_path / "m.onnx")
+
+
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no model file .*absent\.onnx"):
         read_spec(tmp_path / "absent.onnx")

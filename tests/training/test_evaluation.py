@@ -6,15 +6,17 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
 from engines.classes import CITYSCAPES_CLASSES, IGNORE
-from engines.errors import ModelError, UsageError
+from engines.errors import ModelError, RoadlensError, UsageError
 from training.confusion_picture import draw_confusion
 from training.data.cityscapes_pairs import Pairs, edge_band, load_pairs
 from training.evaluation import (
+    RECIPE_KEY,
     Interval,
     Label,
     Predictor,
@@ -186,7 +188,7 @@ def test_an_evaluation_survives_its_file(evaluation: SegmentationEvaluation, tmp
     assert read_evaluation(tmp_path / "evaluation.json", SegmentationEvaluation) == evaluation
 
 
-@pytest.mark.parametrize("content", [None, b"{", b'{"model": "x"}'])
+@pytest.mark.parametrize("content", [None, b"{", b'{"model": "x"}', b'{"model": "\xff"}'])
 def test_what_is_not_an_evaluation(content: bytes | None, tmp_path: Path) -> None:
     path = tmp_path / "evaluation.json"
     if content is not None:
@@ -228,6 +230,17 @@ def test_checkpoint_and_export_score_alike(tiny_run: Path, tiny_export: Path, pa
     assert torch_result.model == engine_result.model == "tiny-unet"
     assert engine_result.mean_iou == pytest.approx(torch_result.mean_iou, abs=1e-3)
     assert engine_result.accuracy == pytest.approx(torch_result.accuracy, abs=1e-3)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", ""])
+def test_a_recipe_in_a_file_that_cannot_be_read_is_one_sentence(text: str, tiny_export: Path, tmp_path: Path) -> None:
+    model = onnx.load(tiny_export)
+    for entry in model.metadata_props:
+        if entry.key == RECIPE_KEY:
+            entry.value = text
+    onnx.save(model, tmp_path / "m.onnx")
+    with pytest.raises(RoadlensError, match=r"the recipe in .*m\.onnx"), open_predictor(str(tmp_path / "m.onnx")):
+        pass
 
 
 @pytest.mark.parametrize(

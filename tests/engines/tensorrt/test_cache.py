@@ -144,6 +144,17 @@ def test_a_plan_without_its_side_car_does_not_count(tmp_path: Path) -> None:
     assert cache.entry(REQUEST).fault == "has no side-car"
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"\x00" * 64, None])
+def test_a_damaged_side_car_is_a_reason_to_build(tmp_path: Path, content: bytes | None) -> None:
+    cache = PlanCache(tmp_path)
+    path = cache.store(REQUEST, b"plan", 0.0)
+    side_car = path.with_suffix(".json")
+    # None: a letter of a text that is no UTF-8 any more.
+    side_car.write_bytes(side_car.read_bytes().replace(b"drive", b"dri\xffe") if content is None else content)
+    assert (cache.find(REQUEST).plan, cache.find(REQUEST).reason) == (None, "its side-car is damaged")
+    assert cache.entry(REQUEST).fault == "has a damaged side-car"
+
+
 def test_of_several_reasons_the_nearest_is_told(tmp_path: Path) -> None:
     cache = PlanCache(tmp_path)
     assert cache.find(REQUEST).reason == "there is no plan of it yet"
