@@ -10,7 +10,7 @@ from fractions import Fraction
 import av
 import pytest
 
-from pipeline.browser_view import BrowserView, BrowserViewer, VideoDescription
+from pipeline.browser_view import BrowserView, BrowserViewer, VideoDescription, _Muxer
 from pipeline.encoder import EncodedPicture, LiveEncoder, LiveEncoderOptions
 from pipeline.sources import StreamInfo
 from tests.footage import write_clip
@@ -77,6 +77,16 @@ def test_what_a_viewer_gets_plays_from_a_key_frame_on(encoded: tuple[LiveEncoder
         assert view._muxer is None, "for nobody nothing is done"
 
     asyncio.run(watch())
+
+
+def test_nothing_is_remembered_of_what_has_been_sent(encoded: tuple[LiveEncoder, list[EncodedPicture]]) -> None:
+    """An index at the end would list every fragment, and until then be kept in memory: for days, on a wall."""
+    encoder, pictures = encoded
+    muxer = _Muxer(encoder.video, pictures[0])
+    for picture in pictures[1:]:
+        muxer.add(picture)
+    muxer.close()
+    assert len(muxer._written.taken()) <= len(pictures[-1].data) + 200, "the last fragment, and no more"
 
 
 def test_viewers_come_and_go_and_each_plays(encoded: tuple[LiveEncoder, list[EncodedPicture]]) -> None:
