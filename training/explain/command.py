@@ -155,8 +155,13 @@ def explain_eval(
         spoilt_pictures=sanity,
     )
 
+    seed, split_file = _division(model)
+
     def load(part: Literal["val", "dev", "fit", "train"]) -> Pets:
-        pets = load_pets(data, part, network.height, network.width, trimaps=True, skip_broken=True, say=_complain)
+        pets = load_pets(
+            data, part, network.height, network.width, seed=seed, split_file=split_file, trimaps=True, skip_broken=True,
+            say=_complain,
+        )  # fmt: skip
         return with_boxes(pets, limit)
 
     aside = load(chosen_on)
@@ -174,6 +179,23 @@ def explain_eval(
         write_file(output / "explain-eval.json", text)
         write_file(output / "explain-eval.md", result.markdown().encode())
     typer.echo(text.decode() if as_json else result.markdown())
+
+
+def _division(model: str) -> tuple[int, Path | None]:
+    """Seed and list by which the recipe of a model divides the pets: what it was trained on is not to be scored."""
+    from engines import bundled
+    from engines.spec import read_spec
+    from training.checkpoint import stored_recipe
+    from training.evaluation import stated_recipe
+    from training.recipe import Recipe
+
+    recipe: Recipe | None = None
+    if model.endswith(".ckpt"):
+        recipe = stored_recipe(Path(model))
+    elif model.endswith(".onnx") or model in bundled.names():
+        path = bundled.resolve(model)
+        recipe = stated_recipe(path, read_spec(path))
+    return getattr(recipe, "split_seed", 0), getattr(recipe, "split_file", None)
 
 
 def _complain(line: str) -> None:

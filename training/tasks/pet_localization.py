@@ -218,7 +218,8 @@ class PetLocalization(EncoderTask[PetLocalizationRecipe, "Localizer", Pets]):
         elif found.cell_boxes is None:
             outputs["scores"] = certainty.amax((1, 2)).unsqueeze(1)
         else:
-            outputs["scores"] = torch.ones_like(found.boxes[:, :1])
+            # Ones, one a picture, without asking a graph for its batch's size, which not every backend answers.
+            outputs["scores"] = found.boxes[:, :1].clamp(1, 1)
         return outputs if found.cell_boxes is not None else outputs | {"map": certainty}
 
     def measure(self, outputs: Outputs, data: Pets, indices: Sequence[int]) -> NDArray[np.float64]:

@@ -10,14 +10,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner, Result
 
 from engines.errors import ModelError, OutputError, RoadlensError, SourceError, UsageError
 from tests.engines.tiny_models import CONV, conv_model, save
 from tests.footage import write_clip
+from training.checkpoint import RECIPE_KEY, pack_recipe
 from training.data.oxford_pet import BREEDS
 from training.explain import command
+from training.tasks.pet_localization import PetLocalization, PetLocalizationRecipe
 
 app = typer.Typer()
 app.command("explain")(command.explain)
@@ -179,6 +182,22 @@ def test_methods_are_scored_and_their_rules_kept(tmp_path: Path) -> None:
     again = call(*words, "--method", "gradient")
     assert again.exit_code == 0, again.output
     assert "of dev" not in again.stderr  # the rules were read, not chosen anew
+
+
+@pytest.mark.parametrize("kind", ["ckpt", "onnx"])
+def test_a_model_is_scored_on_pictures_that_its_own_division_held_out(kind: str, tmp_path: Path) -> None:
+    recipe = PetLocalizationRecipe(name="tiny", steps=1, height=64, width=64, split_seed=7)
+    task, path = PetLocalization(recipe), tmp_path / f"tiny.{kind}"
+    network = task.build_model().eval()
+    if kind == "onnx":
+        task.export(network, task.spec(64, 64, "1", ()), path)
+    else:
+        weights = {f"average.module.{key}": value for key, value in network.state_dict().items()}
+        torch.save({"state_dict": weights, RECIPE_KEY: pack_recipe(recipe)}, path)
+    done = call("explain-eval", "--model", path, "--data", write_pets(tmp_path / "pets"), "--method", "gradient",
+                "--sanity", 0, "--target", "x0", "--json")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "(seed 7)" in json.loads(done.stdout)["protocol"]
 
 
 @pytest.mark.parametrize(
