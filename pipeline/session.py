@@ -287,6 +287,7 @@ class Session:
             self._stack.callback(self.view.close)
             shared.append(self.view)
         self._shared = shared
+        self._stack.callback(self._tell_nobody)
         self._states = _States(self._observers)
         self._stack.callback(self._states.close)
         for stream, source in opened:
@@ -442,8 +443,8 @@ class Session:
         if stream is None and change.stream not in self._going:
             return
         if stream is not None:
-            # What ended after it failed has failed; and a source may say what the runtime has said.
-            if stream.change.state is SourceState.FAILED and change.state is SourceState.ENDED:
+            # What ended after it failed has failed; and a source may say what the runtime says as well.
+            if stream.change.state is SourceState.FAILED and change.state.final and stream.change is not change:
                 return
             stream.change = change
             if stream.output is not None:
@@ -455,6 +456,11 @@ class Session:
                 sink.status(change)
         if self._states is not None:
             self._states.put(change)
+
+    def _tell_nobody(self) -> None:
+        """The outputs are about to be closed, and a source may still have something to say."""
+        with self._telling:
+            self._shared.clear()
 
     def _told_of_output(self, change: OutputChange) -> None:
         for observer in self._output_observers:
@@ -498,16 +504,17 @@ class Session:
             RoadlensError: the id is in use, or the source or an output cannot be opened; nothing has changed then.
         """
         with self._changing:
-            name = name or _unique_names([config], self.streams)[0]
-            if name in self.streams:
+            taken = {*self.streams, *self._going}
+            name = name or _unique_names([config], taken)[0]
+            if name in taken:
                 raise UsageError(f"the stream id {name!r} is in use; remove that stream first, or choose another id")
             stream, source = self._resolved(name, config)
             self.streams = {**self.streams, name: stream}
         return self._begun(stream, source)
 
     def _begun(self, stream: RunningStream, source: Source) -> RunningStream:
-        self.tell(stream.change)
         if isinstance(source, LiveSource):
+            self.tell(stream.change)
             work = threading.Thread(target=self._begin_live, args=(stream, source), name=f"open {stream.id}")
             work.daemon = True  # a camera that never answers must not keep the process alive
             work.start()
@@ -515,7 +522,9 @@ class Session:
         try:
             self._begin(stream, source)
         except BaseException:
-            self._forget(stream)
+            with self._changing, self._telling:
+                self.streams = {k: v for k, v in self.streams.items() if v is not stream}
+                self._forget(stream.id)
             raise
         return stream
 
@@ -526,7 +535,10 @@ class Session:
                 if stream.removed:
                     source.close()
                     return
-                self.runtime.add(self._plan(stream, source, self._start(stream.id)))
+                plan = self._plan(stream, source, self._start(stream.id))
+                if not isinstance(source, LiveSource):
+                    self.tell(stream.change)  # not before all of it is open: one that cannot be has never been there
+                self.runtime.add(plan)
                 if stream.paused:
                     self.runtime.pause(stream.id)
         except BaseException:
@@ -551,39 +563,49 @@ class Session:
         Raises:
             UsageError: there is no such stream.
         """
-        with self._parting(name):
-            self._remove(name)
+        with self._parted(name):
+            pass
 
     @contextmanager
-    def _parting(self, name: str) -> Iterator[None]:
-        """Whatever is known of a stream goes with it, unless another one of its name is there by the end."""
-        self._going.add(name)
+    def _parted(self, name: str) -> Iterator[None]:
+        """Let a stream go. Its name is taken until the end of the block, and whatever is known of it goes with it,
+        unless another one of its name is there by then.
+        """
+        with self._changing:
+            stream = self._stream(name)
+            stream.removed = True
+            self.streams = {k: v for k, v in self.streams.items() if v is not stream}
+            self._going.add(name)
+            ran = name in self.runtime.counts()
         try:
+            self._finish(stream, ran)
             yield
         finally:
             with self._changing, self._telling:
                 self._going.discard(name)
                 if name not in self.streams:
-                    self.outputs.pop(name, None)
-                    self.encoders.pop(name, None)
-                    self.metrics.forget(name)
-                    for sink in self._shared:
-                        if isinstance(sink, ForgettingSink):
-                            sink.forget(name)
+                    self._forget(name)
 
-    def _remove(self, name: str) -> None:
-        stream = self._forget(self._stream(name))
-        ran = name in self.runtime.counts()
-        source = stream.source
-        if not ran and source is not None and isinstance(source, LiveSource):
-            source.stop()
-        stuck = ran and self.runtime.remove(name).not_stopped
-        if not stuck:  # what a thread still works with is left to it
+    def _finish(self, stream: RunningStream, ran: bool) -> None:
+        """Stop a stream that has been taken out of the list, and close what it has open."""
+        if ran:
+            self.runtime.remove(stream.id, over=stream.resources.close)
+        else:
+            if stream.source is not None and isinstance(stream.source, LiveSource):
+                stream.source.stop()
             stream.resources.close()
         if self.view is not None:
-            self.view.end(name)
+            self.view.end(stream.id)
         if not ran:
-            self.tell(StateChange(name, SourceState.ENDED, "removed", "stopped", time.time()))
+            self.tell(StateChange(stream.id, SourceState.ENDED, "removed", "stopped", time.time()))
+
+    def _forget(self, name: str) -> None:
+        self.outputs.pop(name, None)
+        self.encoders.pop(name, None)
+        self.metrics.forget(name)
+        for sink in self._shared:
+            if isinstance(sink, ForgettingSink):
+                sink.forget(name)
 
     def replace_stream(self, name: str, config: StreamConfig) -> RunningStream:
         """Let a stream go on as another one of the same id; a file begins anew.
@@ -596,14 +618,11 @@ class Session:
         try:
             if not isinstance(source, LiveSource):
                 new.info = source.open()
-            with self._parting(name):
-                self._remove(name)
-                with self._changing:
-                    if name in self.streams:
-                        raise UsageError(f"the stream id {name!r} was taken meanwhile; try again")
-                    self.streams = {**self.streams, name: new}
+            with self._parted(name), self._changing:
+                self.streams = {**self.streams, name: new}
         except BaseException:
             source.close()
+            new.resources.close()
             raise
         return self._begun(new, source)
 
@@ -613,10 +632,10 @@ class Session:
         Raises:
             UsageError: there is no such stream, or it is over.
         """
-        stream = self._stream(name)
-        if stream.change.state.final:
-            raise UsageError(f"the stream {name!r} has {stream.change.state}; start it again or remove it")
         with self._changing:
+            stream = self._stream(name)
+            if stream.change.state.final:
+                raise UsageError(f"the stream {name!r} has {stream.change.state}; start it again or remove it")
             stream.paused = paused
             if name in self.runtime.counts():
                 (self.runtime.pause if paused else self.runtime.resume)(name)
@@ -627,15 +646,11 @@ class Session:
             raise UsageError(f"there is no stream {name!r}; the streams are: {', '.join(self.streams) or 'none'}")
         return stream
 
-    def _forget(self, stream: RunningStream) -> RunningStream:
-        with self._changing:
-            stream.removed = True
-            self.streams = {k: v for k, v in self.streams.items() if v is not stream}
-        return stream
-
     def _close_streams(self) -> None:
         for stream in self.streams.values():
             stream.removed = True
+            if stream.source is not None and isinstance(stream.source, LiveSource):
+                stream.source.stop()  # one that is still being opened is not the runtime's, and would try for ever
             stream.resources.close()
 
     # Models ---------------------------------------------------------------------------------------------------------

@@ -15,13 +15,18 @@ import pytest
 from prometheus_client import generate_latest
 
 import engines
-from engines.errors import SourceError, UsageError
+from engines.errors import RoadlensError, SourceError, UsageError
 from engines.loading import Building, Degraded
+from pipeline import runtime as runtime_module
 from pipeline.config import Config, ModelConfig, PublishConfig, StreamConfig, VideoConfig
+from pipeline.connection import Reconnect
+from pipeline.frame import Analysis
 from pipeline.live_input import LiveOptions
 from pipeline.metrics import Metrics
 from pipeline.session import Session
 from pipeline.state import SourceState, StateChange
+from tests.footage import write_clip
+from tests.pipeline.cameras import TcpCamera, transport_stream
 
 LONG = 60.0
 DRIVE = "synthetic:?seconds=600&width=160&height=90"
@@ -207,3 +212,113 @@ def test_two_hundred_streams_that_come_and_go_leave_nothing_behind(serving: Serv
     totals = session.runtime.result().removed
     assert totals.emitted > emitted
     assert totals.decoded == totals.emitted + sum(totals.dropped.values())
+
+
+def known_of(session: Session, stream: str) -> bool:
+    """Whether the metrics or the file lists know of a stream."""
+    exposed = generate_latest(session.metrics.registry).decode()
+    return f'stream="{stream}"' in exposed or stream in session.outputs or stream in session.encoders
+
+
+@pytest.mark.parametrize("lacking", ["source", "output"])
+def test_a_stream_that_cannot_be_added_leaves_nothing_behind(serving: Serving, tmp_path: Path, lacking: str) -> None:
+    session, said = serving(jsonl=str(tmp_path / "no" / "lines"))
+    with pytest.raises(RoadlensError):
+        session.add_stream(StreamConfig("nowhere.mp4" if lacking == "source" else SHORT, "bad"))
+    assert not known_of(session, "bad")
+    (tmp_path / "no").mkdir()
+    session.add_stream(StreamConfig(SHORT, "good"))
+    until(lambda: any(c.stream == "good" for c in said))
+    assert {c.stream for c in said} == {"good"}, "nobody is told of what never was"
+    assert len(session._placer.placement.streams) == 1
+
+
+def test_a_replacement_that_cannot_be_opened_takes_no_place(serving: Serving) -> None:
+    session, _ = serving(StreamConfig(DRIVE, "a"))
+    for _ in range(3):
+        with pytest.raises(SourceError):
+            session.replace_stream("a", StreamConfig("nowhere.mp4"))
+    assert len(session._placer.placement.streams) == 1
+
+
+def test_an_id_is_taken_until_its_stream_is_gone(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, said = serving(StreamConfig(DRIVE, "synthetic"))
+    until(lambda: session.runtime.counts()["synthetic"].emitted)
+    removing, gate, remove = threading.Event(), threading.Event(), session.runtime.remove
+
+    def slow(*given: Any, **options: Any) -> Any:
+        removing.set()
+        assert gate.wait(LONG)
+        return remove(*given, **options)
+
+    monkeypatch.setattr(session.runtime, "remove", slow)
+    remover = threading.Thread(target=session.remove_stream, args=("synthetic",))
+    remover.start()
+    assert removing.wait(LONG)
+    with pytest.raises(UsageError, match="'synthetic' is in use"):
+        session.add_stream(StreamConfig(DRIVE, "synthetic"))
+    with pytest.raises(UsageError, match="no stream 'synthetic'"):
+        session.remove_stream("synthetic")
+    assert session.add_stream(StreamConfig(DRIVE)).id == "synthetic-2"
+    gate.set()
+    remover.join(LONG)
+    until(lambda: any((c.stream, c.state) == ("synthetic", SourceState.ENDED) for c in said))
+    assert not known_of(session, "synthetic")
+    assert session.add_stream(StreamConfig(DRIVE, "synthetic")).id == "synthetic"
+
+
+def test_a_camera_that_is_given_up_has_failed_once(serving: Serving) -> None:
+    once = LiveOptions(reconnect=Reconnect(give_up_after=1))
+    session, said = serving(StreamConfig("tcp://127.0.0.1:1", "cam", live=once))
+    until(lambda: not [t for t in threading.enumerate() if t.name == "open cam"])
+    session.add_stream(StreamConfig(SHORT, "behind"))
+    until(lambda: any(c.stream == "behind" for c in said))
+    assert [(c.state.value, c.cause) for c in said if c.stream == "cam"][-2:] == [
+        ("connecting", ""),
+        ("failed", "refused"),
+    ]
+    failures = {"stream": "cam", "cause": "refused"}
+    assert session.metrics.registry.get_sample_value("roadlens_source_failures_total", failures) == 1
+
+
+def test_a_session_that_is_closed_connects_no_camera_any_more(serving: Serving) -> None:
+    session, said = serving(StreamConfig("tcp://127.0.0.1:1", "away"))
+    until(lambda: any(c.state is SourceState.BACKING_OFF for c in said))
+    session.close()
+    until(lambda: not [t for t in threading.enumerate() if t.name in {"open away", "read away"}])
+
+
+@pytest.mark.parametrize("pattern", ["pub", "push"])
+def test_a_camera_that_is_open_may_be_left_before_anything_runs(segmenter: Path, tmp_path: Path, pattern: Any) -> None:
+    write_clip(tmp_path / "clip.mp4", frames=50, size=(160, 96), gop=10)
+    with TcpCamera(transport_stream(tmp_path / "clip.mp4"), repeat=True) as camera:
+        live = LiveOptions(open_timeout=20, read_timeout=20)
+        config = Config(
+            streams=(StreamConfig(camera.url, "cam", live=live),), models=(ModelConfig(str(segmenter)),),
+            publish=(PublishConfig("tcp://127.0.0.1:0", pattern),),
+        )  # fmt: skip
+        with Session(config) as session:
+            assert session.streams["cam"].change.state is SourceState.STREAMING
+
+
+def test_what_a_removed_stream_holds_is_closed_once_its_thread_comes_back(
+    segmenter: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_module, "REMOVE_SECONDS", 0.05)
+    monkeypatch.setattr(runtime_module, "STOP_SECONDS", 0.1)
+    gate, closed = threading.Event(), threading.Event()
+
+    class Held:
+        def consume(self, _analysis: Analysis) -> None:
+            gate.wait(LONG)
+
+    config = Config(streams=(StreamConfig(DRIVE, "a"),), models=(ModelConfig(str(segmenter)),))
+    with Session(config, serving=True, sinks=[Held()]) as session:
+        session.start()
+        until(lambda: session.runtime.counts()["a"].decoded)
+        session.streams["a"].resources.callback(closed.set)
+        until(lambda: session.runtime._known["a"].in_flight)
+        session.remove_stream("a")
+        assert not closed.is_set()
+        gate.set()
+        assert closed.wait(LONG)
