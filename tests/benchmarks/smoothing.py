@@ -8,6 +8,9 @@ frames. Real footage has no labels, so that is all that can be said of it. The s
 accuracy and mean IoU over all pixels, and *at moving edges*, where the true class has changed within the last three
 frames. *Lag* is how many frames later a change is shown than the segmenter saw it, of changes that are true and last
 for eight frames. Milliseconds are of one smoothed look at the model's size, medians, one thread.
+
+The defaults were chosen with `cityscapes-unet` on three pieces of real footage and seeds 0, 3 and 7; the default seeds
+here had no part in it.
 """
 
 from __future__ import annotations
