@@ -14,9 +14,10 @@ import secrets
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
@@ -329,34 +330,42 @@ def recover(path: Path, target: Path) -> int:
         SourceError: the file cannot be read or is no MCAP.
         OutputError: the target is there already or cannot be written.
     """
+    records = _records(path)
+    first = next(records, None)  # before the target is made, so that what is no MCAP leaves nothing behind
+    try:
+        with target.open("xb") as file:
+            return _written_anew(() if first is None else chain((first,), records), file)
+    except FileExistsError as error:
+        raise OutputError(f"{target} is there already and is not written over: give another name") from error
+    except (OSError, SourceError) as error:
+        target.unlink(missing_ok=True)
+        if isinstance(error, SourceError):
+            raise
+        raise OutputError(f"{target} cannot be written: {error.strerror}") from error
+
+
+def _written_anew(records: Iterable[McapRecord], file: BinaryIO) -> int:
+    """Write records into a file of their own, without those of which a damaged chunk held the channel; how many
+    messages that were."""
     from mcap.records import Channel, Message, Schema
 
-    writer_type = _mcap_writer()
     schemas: dict[int, int] = {0: 0}
     channels: dict[int, int] = {}
     count = 0
-    records = _records(path)
-    first = next(records, None)
-    try:
-        with target.open("xb") as file:
-            writer = writer_type(file, chunk_size=CHUNK)
-            writer.start(profile="", library="roadlens")
-            for record in (first, *records) if first is not None else ():
-                if isinstance(record, Schema) and record.id not in schemas:
-                    schemas[record.id] = writer.register_schema(record.name, record.encoding, record.data)
-                elif isinstance(record, Channel) and record.id not in channels:
-                    channels[record.id] = writer.register_channel(
-                        record.topic, record.message_encoding, schemas[record.schema_id], record.metadata
-                    )
-                elif isinstance(record, Message):
-                    channel = channels[record.channel_id]
-                    writer.add_message(channel, record.log_time, record.data, record.publish_time, record.sequence)
-                    count += 1
-            writer.finish()  # type: ignore[no-untyped-call]  # mcap does not say what it returns
-    except FileExistsError as error:
-        raise OutputError(f"{target} is there already and is not written over: give another name") from error
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written: {error.strerror}") from error
+    writer = _mcap_writer()(file, chunk_size=CHUNK)
+    writer.start(profile="", library="roadlens")
+    for record in records:
+        if isinstance(record, Schema) and record.id not in schemas:
+            schemas[record.id] = writer.register_schema(record.name, record.encoding, record.data)
+        elif isinstance(record, Channel) and record.id not in channels and record.schema_id in schemas:
+            channels[record.id] = writer.register_channel(
+                record.topic, record.message_encoding, schemas[record.schema_id], record.metadata
+            )
+        elif isinstance(record, Message) and record.channel_id in channels:
+            channel = channels[record.channel_id]
+            writer.add_message(channel, record.log_time, record.data, record.publish_time, record.sequence)
+            count += 1
+    writer.finish()  # type: ignore[no-untyped-call]  # mcap does not say what it returns
     return count
 
 

@@ -293,7 +293,10 @@ def _add_streams(app: FastAPI, service: Service) -> None:
         configuration. Answers at once: the file is there when its seconds have passed.
         """
         session, _ = _found(service, stream)
-        clip = session.save_event(stream, "requested")
+        try:
+            clip = session.save_event(stream, "requested")
+        except OutputError as error:  # nothing has come yet
+            raise HTTPException(409, str(error)) from None
         service.events.add(stream, "saved", clip.path.name)
         return _json(Clip(clip.path.name), 202)
 
@@ -396,7 +399,7 @@ def _add_pictures(app: FastAPI, service: Service) -> None:
         _found(service, stream)
         picture = await _snapshot(service, stream)
         if picture is None:
-            raise HTTPException(404, f"the stream {stream!r} has no picture yet")
+            raise HTTPException(404, f"the stream {stream!r} has no picture now")
         headers = {"cache-control": "no-store", "x-captured-at": f"{picture.captured_at:.3f}"}
         return Response(picture.jpeg, headers=headers, media_type="image/jpeg")
 

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -311,6 +312,28 @@ def test_a_torn_or_damaged_file_is_read_as_far_as_it_is_whole(
         return
     assert len(read) <= len(sent)
     assert all(parts in sent for parts in read)
+
+
+def test_what_is_left_of_a_damaged_file_is_recovered(tmp_path: Path, whole: bytes) -> None:
+    """The first chunk is of a status, and holds what the others of that kind refer to."""
+    damaged = bytearray(whole)
+    damaged[whole.index(b"zstd") + 40] ^= 0xFF
+    (tmp_path / "drive.mcap").write_bytes(bytes(damaged))
+    assert recover(tmp_path / "drive.mcap", tmp_path / "new.mcap") > 0
+    sent = [tuple(parts) for header, parts in one_of_each() if not isinstance(header, StatusMessage)] * 5
+    assert [message.parts for message in read_recording(tmp_path / "new.mcap")] == sent
+
+
+def test_a_recovery_that_finds_no_space_leaves_no_half_a_file(tmp_path: Path, whole: bytes) -> None:
+    (tmp_path / "drive.mcap").write_bytes(whole[:-200])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        with pytest.raises(OutputError, match="cannot be written: File too large"):
+            recover(tmp_path / "drive.mcap", tmp_path / "new.mcap")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert recover(tmp_path / "drive.mcap", tmp_path / "new.mcap") > 0
 
 
 @pytest.mark.parametrize(("content", "said"), [(None, "cannot be read"), (b"", "no MCAP"), (b"hello", "no MCAP")])

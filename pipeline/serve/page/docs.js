@@ -77,6 +77,7 @@ for (const [path, methods] of Object.entries(made.paths)) {
 for (const [tag, calls] of tags) $("calls").append(element("h2", { textContent: tag }), ...calls);
 $("calls").append(element("h2", { textContent: "WebSocket" }),
   element("p", { textContent: "GET /api/v1/streams/{stream}/view, upgraded: send any text for a picture; each is answered with a JSON text (index, captured_at, age_ms, width, height) and the JPEG." }),
+  element("p", { textContent: "GET /api/v1/streams/{stream}/view.mp4, upgraded, where a stream is encoded for an output: a JSON text (mime, width, height), then fragmented MP4 for Media Source Extensions, a message a picture." }),
   element("h2", { textContent: "Types" }));
 for (const [name, schema] of Object.entries(made.components.schemas).sort()) {
   const fields = fieldsOf(schema);

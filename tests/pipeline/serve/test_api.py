@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from pipeline.event_clip import EventOptions
 from pipeline.hls import HlsOptions
 from pipeline.outputs import OutputOptions
 from pipeline.state import SourceState, StateChange
+from tests.pipeline.rtsp_server import free_port
 from tests.pipeline.serve.conftest import DRIVE, Server, running
 
 STREAMS = "/api/v1/streams"
@@ -193,6 +195,15 @@ def test_areas_are_points_over_time(server: Server, stream: str) -> None:
     assert sum(points[0]["area"].values()) == pytest.approx(1, abs=0.01)
     later = server.client.get(f"{STREAMS}/{stream}/area?after={points[-1]['number']}").json()["points"]
     assert all(p["number"] > points[-1]["number"] for p in later)
+
+
+def test_a_clip_of_a_camera_that_has_not_come_is_refused(segmenter: Path, tmp_path: Path) -> None:
+    with running(segmenter, settings={"events": EventOptions(tmp_path)}) as server:
+        body = {"source": f"tcp://127.0.0.1:{free_port()}", "id": "cam"}
+        assert server.client.post(STREAMS, json=body).json()["clips"]
+        answer = server.client.post(f"{STREAMS}/cam/clip")
+        assert answer.status_code == 409, "no matter of disk space"
+        assert answer.json()["detail"] == "stream 'cam' has no pictures yet; save a clip when its camera is there"
 
 
 # Pictures -------------------------------------------------------------------------------------------------------------
