@@ -357,9 +357,10 @@ def _written_anew(records: Iterable[McapRecord], file: BinaryIO) -> int:
     for record in records:
         if isinstance(record, Schema) and record.id not in schemas:
             schemas[record.id] = writer.register_schema(record.name, record.encoding, record.data)
-        elif isinstance(record, Channel) and record.id not in channels and record.schema_id in schemas:
+        elif isinstance(record, Channel) and record.id not in channels:
+            schema = schemas.get(record.schema_id, 0)  # without, where that was damaged
             channels[record.id] = writer.register_channel(
-                record.topic, record.message_encoding, schemas[record.schema_id], record.metadata
+                record.topic, record.message_encoding, schema, record.metadata
             )
         elif isinstance(record, Message) and record.channel_id in channels:
             channel = channels[record.channel_id]
