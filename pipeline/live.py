@@ -242,6 +242,7 @@ class LiveSource:
     def __iter__(self) -> Iterator[Frame | AudioPacket]:
         with self._changed:
             self._iterating = True
+            self._index = int(self._newest is not None)  # what came while it was being opened is the first
         while True:
             event = self._next_event()
             if event is not None:
@@ -287,7 +288,9 @@ class LiveSource:
     def _event(self, now: float) -> Event | None:
         connection, reader = self._connection, self._reader
         if self._paused != (connection.state is SourceState.PAUSED):
-            return Pause() if self._paused else Resume()
+            if self._paused:
+                return Pause()
+            return Resume() if len(self._stuck()) < MOST_ABANDONED else None
         if connection.reading and reader is not None:
             if connection.state is SourceState.CONNECTING and reader.frames:
                 return Came()
@@ -315,6 +318,8 @@ class LiveSource:
             return min(connection.since + _RELEASE_SECONDS, now + 0.05)
         if connection.retry_at is not None:
             return connection.retry_at if connection.retry_at > now else now + 0.2
+        if connection.state is SourceState.PAUSED and not self._paused:
+            return now + 0.2
         return float("inf")
 
     def _stuck(self) -> list[_Reader]:
@@ -332,7 +337,7 @@ class LiveSource:
                 if action is Action.ABANDON:
                     self._abandon()
                 else:
-                    self._newest = None
+                    self._discard()
                     self._reader = _Reader(self)
                     self._reader.start()
             if self._connection is before:
@@ -348,9 +353,15 @@ class LiveSource:
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.abandon()
-            self._newest = None
+            self._discard()
             self._abandoned.append(reader)
             self._said_stuck = False
+
+    def _discard(self) -> None:
+        """Drop a frame that came in just before its connection went, and that has an index."""
+        if self._iterating and self._newest is not None:
+            self.counts.dropped["stopped"] += 1
+        self._newest = None
 
     def _say(self, before: Connection, change: StateChange) -> None:
         """In the log only what is new: neither each of a thousand attempts that fail alike, nor a camera that flaps."""

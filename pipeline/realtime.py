@@ -37,13 +37,14 @@ class RealtimeSource:
         self._source, self._bound, self._observe = source, latency_bound, observe
         self._wall, self._monotonic = wall_clock, monotonic
         self._changed = threading.Condition()
-        self._stopped = self._paused = False
+        self._stopped = self._paused = self._opened = self._ended = False
 
     def open(self) -> StreamInfo:
         self._say(SourceState.CONNECTING)
         info = replace(self._source.open(), audio=())  # the sound of pictures that are left out fits nothing
         self.counts = self._source.counts
         info.latency_bound = self._bound
+        self._opened = True
         return info
 
     def stop(self) -> None:
@@ -77,23 +78,33 @@ class RealtimeSource:
             if item.index == 0:
                 self._say(SourceState.STREAMING)
             yield item
-        self._say(SourceState.ENDED, "stopped" if self._stopped else "")
+        self._end()
 
     def _wait(self, pace: Pace, pts: float) -> float | None:
         """When the frame is due, which is now; None when it was stopped."""
+        while True:
+            with self._changed:
+                while not self._paused or self._stopped:
+                    if self._stopped:
+                        return None
+                    now = self._monotonic()
+                    due = pace.due(pts, now)
+                    if due <= now:
+                        return due
+                    self._changed.wait(due - now)
+            self._say(SourceState.PAUSED)  # without the lock: who listens must not hold up a stop
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped or not self._paused)
+                stopped = self._stopped
+            if not stopped:
+                self._say(SourceState.STREAMING)
+
+    def _end(self) -> None:
+        """Say that it is over: once, also where nobody iterated to the end."""
         with self._changed:
-            while True:
-                if self._paused and not self._stopped:
-                    self._say(SourceState.PAUSED)
-                    self._changed.wait_for(lambda: self._stopped or not self._paused)
-                    self._say(SourceState.STREAMING)
-                if self._stopped:
-                    return None
-                now = self._monotonic()
-                due = pace.due(pts, now)
-                if due <= now:
-                    return due
-                self._changed.wait(due - now)
+            said, self._ended = self._ended, True
+        if not said:
+            self._say(SourceState.ENDED, "stopped" if self._stopped else "")
 
     def _say(self, state: SourceState, cause: str = "") -> None:
         self._observe(StateChange(self.id, state, cause, cause, self._wall(), int(state is SourceState.CONNECTING)))
@@ -101,3 +112,5 @@ class RealtimeSource:
     def close(self) -> None:
         self.stop()
         self._source.close()
+        if self._opened:
+            self._end()

@@ -22,6 +22,7 @@ from pipeline.connection import Reconnect
 from pipeline.frame import Frame
 from pipeline.live import MOST_ABANDONED, LiveSource
 from pipeline.live_input import Fault, LiveInput, LiveOptions
+from pipeline.realtime import RealtimeSource
 from pipeline.sources import ClipSource, resolve_source
 from pipeline.state import SourceState, StateChange
 from pipeline.tap import CompressedPacket
@@ -345,3 +346,90 @@ def test_a_hundred_reconnects_leave_nothing_behind(pieces: list[bytes]) -> None:
         with Watched(camera.url, options) as watched:
             watched.until(lambda: watched.source.reconnects >= 100)
         until(lambda: grown()[0] <= 0 and grown()[1] <= 0, lambda: str(grown()))
+
+
+def test_what_is_iterated_after_opening_has_every_index_once(pieces: list[bytes]) -> None:
+    with TcpCamera(pieces, rate=25, repeat=True) as camera, LiveSource("cam", camera.url, PATIENT) as source:
+        source.open()
+        until(lambda: source._newest is not None)
+        items = iter(source)
+        indices = [next(items).index for _ in range(5)]  # type: ignore[union-attr]
+        assert indices == sorted(set(indices))
+        assert indices[-1] + 1 == 5 + sum(source.counts.dropped.values())
+
+
+def test_resuming_begins_no_third_read_while_two_have_not_returned() -> None:
+    gate, hanging = threading.Event(), []
+
+    def connect(_given: LiveInput, _options: LiveOptions, _abandoned: Callable[[], bool]) -> object:
+        hanging.append(threading.current_thread())
+        gate.wait(LONG)
+        raise Fault("timeout", "woken too late")
+
+    options = LiveOptions(open_timeout=60, read_timeout=60, reconnect=QUICK)
+    with Watched("rtsp://127.0.0.1:9/never", options, connect=connect) as watched:
+        for number in range(MOST_ABANDONED):
+            watched.until(lambda number=number: len(hanging) > number)  # type: ignore[misc]
+            watched.source.pause()
+            watched.until(lambda: watched.source.state is SourceState.PAUSED)
+            watched.source.resume()
+        watched.until(lambda: len(watched.source._stuck()) == MOST_ABANDONED)
+        assert watched.source._event(watched.source.monotonic()) is None
+        assert len(hanging) == MOST_ABANDONED
+        gate.set()
+        watched.until(lambda: len(hanging) > MOST_ABANDONED)
+
+
+def played(clip: Path, observe: Callable[[StateChange], None]) -> RealtimeSource:
+    source = RealtimeSource(ClipSource("file", [clip]), observe=observe)
+    source.open()
+    return source
+
+
+def test_a_file_in_real_time_that_is_left_in_the_middle_has_ended_once(clip: Path) -> None:
+    changes: list[StateChange] = []
+    source = played(clip, changes.append)
+    next(iter(source))
+    source.close()
+    source.close()
+    assert [(c.state.value, c.cause) for c in changes] == [("connecting", ""), ("streaming", ""), ("ended", "stopped")]
+
+
+def test_a_file_in_real_time_that_is_stopped_while_it_rests_does_not_say_that_it_goes_on(clip: Path) -> None:
+    changes: list[StateChange] = []
+    source = played(clip, changes.append)
+    items = iter(source)
+    next(items)
+    source.pause()
+    rest = threading.Thread(target=lambda: next(items, None))
+    rest.start()
+    until(lambda: changes[-1].state is SourceState.PAUSED)
+    source.stop()
+    rest.join(LONG)
+    assert [c.state.value for c in changes[2:]] == ["paused", "ended"]
+    source.close()
+
+
+def test_a_file_in_real_time_is_stopped_at_once_though_somebody_still_listens(clip: Path) -> None:
+    listening, gate = threading.Event(), threading.Event()
+
+    def observe(change: StateChange) -> None:
+        if change.state is SourceState.PAUSED:
+            listening.set()
+            gate.wait(LONG)
+
+    source = played(clip, observe)
+    items = iter(source)
+    next(items)
+    source.pause()
+    rest = threading.Thread(target=lambda: next(items, None))
+    rest.start()
+    assert listening.wait(LONG)
+    stopper = threading.Thread(target=source.stop, daemon=True)
+    stopper.start()
+    stopper.join(5)
+    held_up = stopper.is_alive()
+    gate.set()
+    rest.join(LONG)
+    source.close()
+    assert not held_up
