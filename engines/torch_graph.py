@@ -294,6 +294,12 @@ def _along(scale: Tensor, x: Tensor, axis: int) -> Tensor:
 
 
 # How nodes are translated ---------------------------------------------------------------------------------------------
+def _batch_norm(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, epsilon: float) -> Tensor:
+    # In fp32: the statistics may be of another type than what they normalise.
+    wide = [each.float() for each in (x, mean, variance, scale, bias)]
+    return F.batch_norm(*wide, training=False, eps=epsilon).to(x.dtype)
+
+
 def _elementwise(function: Callable[..., Any]) -> Translate:
     return lambda call: call.call(function, *call.all())
 
@@ -433,6 +439,17 @@ def _reduction(function: Callable[..., Tensor]) -> Translate:
     return translate
 
 
+def _normalization(call: Call) -> Any:
+    call.require("training_mode", 0, 0)
+    return call.call(_batch_norm, *(call.input(place) for place in range(5)), call.attribute("epsilon", 1e-5))
+
+
+def _running_sum(call: Call) -> Any:
+    call.require("exclusive", 0, 0)
+    call.require("reverse", 0, 0)
+    return call.call(torch.cumsum, call.input(0), int(call.constant(1).item()))
+
+
 def _softmax(call: Call) -> Any:
     return call.call(torch.softmax, call.input(0), call.attribute("axis", -1))
 
@@ -473,12 +490,14 @@ OPERATORS: dict[str, Translate] = {
     "Add": _elementwise(torch.add),
     "And": _elementwise(torch.logical_and),
     "ArgMax": _arg_max,
+    "BatchNormalization": _normalization,
     "Cast": _cast,
     "Clip": _clip,
     "Concat": lambda call: call.call(torch.cat, call.all(), call.attribute("axis", 0)),
     "Constant": _constant,
     "Conv": _convolution,
     "ConvTranspose": _transposed_convolution,
+    "CumSum": _running_sum,
     "DequantizeLinear": _dequantization,
     "Div": _elementwise(_divide),
     "Equal": _elementwise(torch.eq),
