@@ -75,7 +75,9 @@ def train(
         settings, data, folder, cache, resume=resume, skip_broken=skip_broken, devices=devices, nodes=nodes,
         say=typer.echo,
     )  # fmt: skip
-    typer.echo(f"done: {last}; next: roadlens export {folder / BEST} -o {settings.name}.onnx")
+    # A run whose score was never defined on `dev` (nothing of what it looks for is there) has no best.
+    best = folder / BEST
+    typer.echo(f"done: {last}; next: roadlens export {best if best.exists() else last} -o {settings.name}.onnx")
 
 
 def evaluate(

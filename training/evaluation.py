@@ -143,7 +143,13 @@ def summarise(task: AnyTask, rows: NDArray[Any], data: Samples, label: Label) ->
     """
     scores = task.scores(rows)
     main = [name for name in scores if "/" not in name]
-    intervals = bootstrap(rows, lambda drawn: {name: task.scores(drawn)[name] for name in main})
+
+    def main_scores(drawn: NDArray[Any]) -> dict[str, float]:
+        # A score that needs what none of these pictures has may be missing altogether.
+        found = task.scores(drawn)
+        return {name: found.get(name, float("nan")) for name in main}
+
+    intervals = bootstrap(rows, main_scores)
     return Figures(
         model=label.model, backend=label.backend, precision=label.precision, split=label.split, pictures=len(data),
         protocol=data.protocol, figures={name: Figure(_or_none(scores[name]), intervals[name]) for name in main},

@@ -12,6 +12,7 @@ import torch
 from engines.errors import UsageError
 from tests.training.pet_folder import write_pet_folder
 from training.data.oxford_pet import BREEDS, Pets
+from training.evaluation import Label, summarise
 from training.models.encoder import make_encoder
 from training.recipe import bundled_recipes, read_recipe
 from training.run import train
@@ -133,6 +134,18 @@ def test_a_map_is_measured_as_the_classic_does() -> None:
     scores = task.scores(task.measure(outputs, data, range(4)))
     assert scores["mean_dice"] == pytest.approx((1 + 6 / 12 + 1) / 3)
     assert scores["pooled_dice"] == pytest.approx((18 + 6 + 18) / (18 + 12 + 18))
+
+
+def test_pictures_drawn_without_a_box_have_no_score_of_it() -> None:
+    data, task = sample(), PetLocalization(msgspec.structs.replace(MODES["map"], classes=True))
+    outputs = {
+        "boxes": np.tile(data.boxes[0], (4, 1))[:, None], "scores": np.ones((4, 1)), "map": np.ones((4, 8, 8)),
+        "labels": data.breeds[:, None],
+    }  # fmt: skip
+    rows = task.measure(outputs, data, range(4))[2:]  # one with a box, one without: a quarter of the draws has none
+    result = summarise(task, rows, data, Label("tiny", "test", "fp32", "val"))
+    assert result.figures["mean_iou"].value == 1
+    assert result.figures["pooled_dice"].interval is not None
 
 
 def test_the_border_of_a_trimap_is_counted_as_told() -> None:
