@@ -104,7 +104,7 @@ def test_where_the_picture_changes_the_class_may_at_once(levels: int, late: int)
     for index in range(12):
         picture = STILL.copy()
         if index >= 8:
-            picture[6:14, 6:14] = 90 + levels * (1 if index == 8 else (-1) ** index)
+            picture[4:16, 4:16] = 90 + levels * (1 if index == 8 else (-1) ** index)
         maps.append(smoother.smooth(seen(13 if index >= 8 else 0), None, picture, index / 25)[0])
     # Twice the levels from the ninth look to the tenth: the first look is what is asked about.
     assert [bool(m[8:12, 8:12].all()) for m in maps[8:]] == [late == 0, late <= 1 or levels > 0, True, True]
@@ -114,7 +114,7 @@ def test_a_moving_edge_with_contrast_does_not_lag() -> None:
     smoother = TemporalSmoother(SmoothingOptions())
     for index in range(12):
         class_map, picture = np.zeros(SIZE, np.uint8), STILL.copy()
-        rows, columns = slice(6, 18), slice(2 + index, 10 + index)
+        rows, columns = slice(6, 18), slice(2 + 2 * index, 10 + 2 * index)
         class_map[rows, columns], picture[rows, columns] = CAR, 160
         result, _ = smoother.smooth(class_map, None, picture, index / 25)
         np.testing.assert_array_equal(result, class_map)
