@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 _FRAGMENT_SECONDS = 1
 _KEY_FRAME_SECONDS = 2
 
+_BLURRED = "people and number plates are blurred"
+"""Comment in the file where that is so: a run that blurs does not go on with one that did not."""
+
 
 class VideoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How video is encoded.
@@ -118,6 +121,7 @@ class VideoWriter:
         self._closed = False
         self._begun = resume is not None
         self._early: list[AudioPacket] = []
+        self._blurred: bool | None = None
         self._degraded: Callable[[Degraded], None] = lambda _what: None
         earlier = self.partial.with_name(f"{path.stem}.earlier.mp4")
         try:
@@ -181,6 +185,7 @@ class VideoWriter:
     def _copy_earlier(self, earlier: Path, resume: ResumePoint) -> None:
         with av.open(str(earlier)) as old:
             video = old.streams.video[0]
+            self._say_blurred(old.metadata.get("comment") == _BLURRED)
             self._container.start_encoding()
             if not _same_parameter_sets(self._video.codec_context.extradata, video.codec_context.extradata):
                 raise OutputError(
@@ -212,9 +217,15 @@ class VideoWriter:
         """Encode one frame.
 
         Raises:
-            OutputError: the disk is full or the file cannot be written; what was written stays playable.
+            OutputError: the disk is full or the file cannot be written; what was written stays playable. Or what is
+                there already is blurred, and this frame is not, or the other way round.
         """
         frame = analysis.frame
+        if self._blurred is None:
+            self._say_blurred(analysis.anonymized)
+        elif self._blurred != analysis.anonymized:
+            how = "with" if self._blurred else "without"
+            raise OutputError(f"{self.partial} was made {how} `anonymize`; resume {how} it, or remove the file")
         # Without an overlay the decoder's frame goes out as it is: its planes are shared, its time and type are not.
         image = self._for_encoder(frame.image if analysis.picture is None else analysis.picture, analysis)
         image.pts, image.time_base, image.duration = frame.pts, frame.time_base, frame.duration
@@ -222,6 +233,11 @@ class VideoWriter:
         packets = self._video.encode(image)
         self._begin()
         self._mux(packets)
+
+    def _say_blurred(self, blurred: bool) -> None:
+        self._blurred = blurred
+        if blurred:
+            self._container.metadata["comment"] = _BLURRED
 
     def _begin(self) -> None:
         """Write the sound that came before the first picture."""
@@ -251,8 +267,8 @@ class VideoWriter:
 
     def consume_audio(self, item: AudioPacket) -> None:
         """Copy a sound packet; one whose time runs backwards (after a reset of the source's clock) is left out."""
-        if self.takes_device and not self._begun:
-            self._early.append(item)  # the muxer opens every encoder, and this one waits for its first picture
+        if not self._begun:
+            self._early.append(item)  # with the first picture it is known what the head of the file says
             return
         stream, packet = self._audio.get(item.track), item.packet
         if stream is None or packet.dts is None:

@@ -246,6 +246,32 @@ def test_other_settings_are_refused_before_anything_is_lost(tmp_path: Path) -> N
     assert VideoWriter.resume_point(out) == point
 
 
+@pytest.mark.parametrize("blurred", [False, True])
+def test_blurred_pictures_do_not_go_on_behind_unblurred_ones(tmp_path: Path, blurred: bool) -> None:
+    def shown(index: int, anonymized: bool) -> Analysis:
+        made = gray_analysis(index)
+        made.anonymized = anonymized
+        return made
+
+    out = tmp_path / "o.mp4"
+    first = VideoWriter(out, gray_info(), FAST)
+    for index in range(200):
+        first.consume(shown(index, blurred))
+    first.close()
+    point = VideoWriter.resume_point(out)
+    assert point is not None
+    other = VideoWriter(out, gray_info(), FAST, point)
+    with pytest.raises(OutputError, match=f"was made {'with' if blurred else 'without'} `anonymize`"):
+        other.consume(shown(point.frames, not blurred))
+    other.close()
+    assert VideoWriter.resume_point(out) is not None, "nothing is lost"
+    point = VideoWriter.resume_point(out)
+    same = VideoWriter(out, gray_info(), FAST, point)
+    same.consume(shown(point.frames, blurred))
+    same.finish()
+    assert len(picture_times(out)) == point.frames + 1
+
+
 def test_nothing_to_resume(tmp_path: Path) -> None:
     assert VideoWriter.resume_point(tmp_path / "o.mp4") is None
     partial = partial_name(tmp_path / "o.mp4")
