@@ -35,7 +35,7 @@ _FORMATS = {
 }  # fmt: skip
 _QUEUE_SECONDS = 2.0
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 15.0
-_STREAM_KEY = re.compile(r"^(rtmps?://[^/]*/[^/]+/).+", re.IGNORECASE)
+_STREAM_KEY = re.compile(r"(rtmps?://[^/\s]*/[^/\s]+/)[^\s'\"<>]+", re.IGNORECASE)
 _NO_PROTOCOL = "this FFmpeg is built without the protocol"
 _STEADY_SECONDS = 5.0
 """A connection that held this long was a good one: the next attempt comes soon."""
@@ -72,8 +72,8 @@ def push_format(address: str) -> str:
 
 
 def shown_address(address: str) -> str:
-    """An address for people: without credentials, of which the name of an RTMP stream is one. Who knows it can send in
-    its place.
+    """An address, or the text around one, for people: without credentials. The name of an RTMP stream is one: who knows
+    it can send in its place.
 
     >>> shown_address("rtmp://user:password@server/app/key")
     'rtmp://server/app/***'
@@ -263,7 +263,7 @@ class _Words:
 
 def _sentence(reason: str) -> str:
     """FFmpeg's reason as the end of a sentence, with no address in it."""
-    text = strip_credentials(reason).strip().rstrip(".")
+    text = shown_address(reason).strip().rstrip(".")
     known = {
         "Connection refused": "the server refuses the connection",
         "Protocol not found": _NO_PROTOCOL,
