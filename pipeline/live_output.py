@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 FINISH_SECONDS = 2.5
 """How long the end of a stream waits for its destinations to take what is queued."""
 
+CLOSE_SECONDS = 0.5
+"""How long closing waits for an encoder or a disk that may hang."""
+
 
 class CardOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What viewers see while the camera of a live stream is away.
@@ -197,13 +200,16 @@ class LiveOutput:
         self.close()
 
     def close(self) -> None:
-        """Stop now. Twice is allowed."""
+        """Stop now; destinations have `CLOSE_SECONDS` to end what they write. Twice is allowed."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         for destination in self.destinations:
             destination.close()
-        self._thread.join(0.5)
+        deadline = time.monotonic() + CLOSE_SECONDS
+        self._thread.join(CLOSE_SECONDS)
+        for destination in self.destinations:
+            destination.join(max(0.0, deadline - time.monotonic()))
 
     # The thread -----------------------------------------------------------------------------------------------------
     def _run(self) -> None:

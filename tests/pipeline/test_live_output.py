@@ -15,6 +15,7 @@ from engines.errors import OutputError
 from pipeline.encoder import TIME_BASE, LiveEncoder, LiveEncoderOptions
 from pipeline.frame import Mode
 from pipeline.live_output import CardOptions, LiveOutput
+from pipeline.recording import Recording, RecordingOptions
 from pipeline.state import SourceState, StateChange
 from pipeline.video_writer import VideoOptions, VideoWriter
 from tests.pipeline.encoded import FAST, SIZE, Kept, Stuck, analysis, decoded_levels, info, until
@@ -179,6 +180,25 @@ def test_without_a_card_silence_is_silence(mode: Mode) -> None:
     assert not threading.Event().wait(0.5)
     live.finish()
     assert len(kept.got) == 1
+
+
+def test_closing_gives_the_destinations_time_to_write_what_they_hold(tmp_path: Path) -> None:
+    """A camera that failed is closed, not finished; what its process leaves shall be whole all the same."""
+
+    class Slow(Recording):
+        def join(self, timeout: float) -> bool:
+            asked.append(timeout)
+            return super().join(60)  # a busy machine
+
+    asked: list[float] = []
+    recording = Slow("cam", RecordingOptions(tmp_path))
+    live = LiveOutput("cam", info(), "live", [recording], FAST)
+    for index in range(10):
+        live.consume(analysis(index))
+    until(lambda: list(recording.folder.glob("*.partial.mp4")))
+    live.close()
+    assert [p.name.count("partial") for p in recording.folder.iterdir()] == [0]
+    assert 0 <= asked[0] <= 0.5
 
 
 def test_closing_lets_a_file_go_that_waits() -> None:
