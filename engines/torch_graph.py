@@ -294,6 +294,14 @@ def _along(scale: Tensor, x: Tensor, axis: int) -> Tensor:
 
 
 # How nodes are translated ---------------------------------------------------------------------------------------------
+def _depth_to_space(x: Tensor, side: int, depth_first: bool) -> Tensor:
+    """(N, C·r², H, W) → (N, C, r·H, r·W); `depth_first` where a cell's r² places come before the C channels."""
+    if depth_first:
+        count, channels, height, width = x.shape
+        x = x.reshape(count, side**2, channels // side**2, height, width).transpose(1, 2).reshape(x.shape)
+    return F.pixel_shuffle(x, side)
+
+
 def _batch_norm(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, epsilon: float) -> Tensor:
     # In fp32: the statistics may be of another type than what they normalise.
     wide = [each.float() for each in (x, mean, variance, scale, bias)]
@@ -498,6 +506,12 @@ OPERATORS: dict[str, Translate] = {
     "Conv": _convolution,
     "ConvTranspose": _transposed_convolution,
     "CumSum": _running_sum,
+    "DepthToSpace": lambda call: call.call(
+        _depth_to_space,
+        call.input(0),
+        call.attribute("blocksize", 1),
+        call.require("mode", "DCR", "DCR", "CRD") == "DCR",
+    ),
     "DequantizeLinear": _dequantization,
     "Div": _elementwise(_divide),
     "Equal": _elementwise(torch.eq),

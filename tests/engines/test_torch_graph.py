@@ -85,6 +85,7 @@ ONE_INPUT: list[tuple[str, list[Any], dict[str, Any]]] = [
     ("Conv", [weight(2, 4, 2, 3)], {"pads": [0, 1, 1, 2]}),
     ("ConvTranspose", [weight(4, 3, 2, 2), weight(3)], {"strides": [2, 2]}),
     ("ConvTranspose", [weight(4, 3, 3, 3)], {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}),
+    *(("DepthToSpace", [], {"blocksize": 2, "mode": mode}) for mode in ("DCR", "CRD")),
     ("Expand", [ints(3, 1, 1, 1, 5)], {}),
     ("Flatten", [], {"axis": 2}),
     ("Gather", [ints(-1)[0]], {"axis": 2}),

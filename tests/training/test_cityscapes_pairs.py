@@ -180,6 +180,13 @@ def test_the_cache_gives_the_same_and_notices_a_changed_file(tmp_path: Path) -> 
     assert not np.array_equal(load_pairs(root, "train", cache).labels, fresh.labels)
 
 
+def test_too_few_pairs_for_a_part_of_train_are_one_sentence(tmp_path: Path) -> None:
+    root = write_pairs(tmp_path / "set", train=3, val=1)
+    assert len(list_pairs(root, "fit")) == 3
+    with pytest.raises(SourceError, match=r"none of the 3 pairs in .*train is dev: those whose number"):
+        list_pairs(root, "dev")
+
+
 @pytest.mark.parametrize("content", [b"", b"text", None], ids=["empty", "no archive", "cut off"])
 def test_a_damaged_cache_is_said_and_made_anew(tmp_path: Path, content: bytes | None) -> None:
     root, cache = write_pairs(tmp_path / "set", train=2, val=1), tmp_path / "cache"
@@ -279,7 +286,7 @@ def test_foreign_colours_are_counted_and_refused_above_the_bound(share: float, r
         (["train/a.txt"], "train", "holds no pairs"),
         (["train/photo.jpg"], "fit", "holds no pairs"),
         (["train/1.jpg"], "val", "it has no folder val/"),
-        (["train/1.jpg"], "dev", "holds no pairs"),
+        (["train/1.jpg"], "dev", "none of the 1 pairs"),
     ],
 )
 def test_not_the_set(files: list[str], split: str, sentence: str, tmp_path: Path) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from engines.errors import UsageError
 from engines.spec import read_spec
+from engines.torch_graph import to_torch
 from tests.training.test_mnist import write_mnist
 from training.data.mnist import BACKGROUND, Digits
 from training.evaluation import evaluate, open_predictor
@@ -48,6 +50,7 @@ def test_trained_scored_and_exported_like_any_task(name: str, folder: Path, tmp_
     outputs = {**spec.outputs, **{role: role for role in task.optional_outputs}}
     task.export(model, msgspec.structs.replace(spec, outputs=outputs), path)
     assert read_spec(path).name == name
+    to_torch(onnx.load(path))  # which runs it on a GPU without TensorRT
     results = []
     for file in (checkpoint, path):
         with open_predictor(str(file), "fp32") as predictor:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from engines.errors import UsageError
+from engines.torch_graph import to_torch
 from tests.training.pet_folder import write_pet_folder
 from training.data.oxford_pet import BREEDS, Pets
 from training.evaluation import Label, summarise
@@ -206,6 +208,7 @@ def test_an_export_opens_as_a_localizer_and_says_what_the_network_says(mode: str
     model = task.build_model().eval()
     path = tmp_path / "pet.onnx"
     task.export(model, task.spec(64, 64, "1", ()), path)
+    to_torch(onnx.load(path))  # which runs it on a GPU without TensorRT, and explains it
     photos = sample().photos
     with torch.no_grad():
         expected = task.predict(model, torch.from_numpy(photos))

@@ -180,11 +180,17 @@ def list_pairs(root: Path, split: Split) -> list[Path]:
     folder = root / ("val" if split == "val" else "train")
     if not folder.is_dir():
         raise SourceError(f"{root} is not the Cityscapes pairs set: it has no folder {folder.name}/ with N.jpg files")
-    paths = sorted((p for p in folder.glob("*.jpg") if p.stem.isdigit()), key=lambda p: int(p.stem))
-    if split in ("fit", "dev"):
-        paths = [p for p in paths if (int(p.stem) % HOLD_OUT_EVERY == 0) == (split == "dev")]
+    paths = sorted((p for p in folder.glob("*.jpg") if p.stem.isdecimal()), key=lambda p: int(p.stem))
     if not paths:
         raise SourceError(f"{folder} holds no pairs: files named 1.jpg, 2.jpg … are wanted")
+    if split in ("fit", "dev"):
+        own = [p for p in paths if (int(p.stem) % HOLD_OUT_EVERY == 0) == (split == "dev")]
+        if not own:
+            raise SourceError(
+                f"none of the {len(paths)} pairs in {folder} is {split}: those whose number is a multiple of "
+                f"{HOLD_OUT_EVERY} are dev, the others fit; name some accordingly"
+            )
+        return own
     return paths
 
 
