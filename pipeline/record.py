@@ -33,6 +33,7 @@ from pipeline.messages import (
     EndReason,
     Header,
     HeartbeatMessage,
+    MessageError,
     StatusMessage,
     decode_header,
     encode,
@@ -156,9 +157,12 @@ class Recorder:
             self._newest, self._newest_at = now, monotonic
             said = _said_at(header, now)
             self._add(parts[0].decode("ascii"), _SCHEMA_NAME, _MULTIPART, raw, now, said, header.sequence)
-            for view in self._views.of(header, payload) if self._views is not None else ():
-                content = msgspec.json.encode(view.content)
-                self._add(view.topic, view.schema_name, view.schema, content, now, said, header.sequence)
+            try:
+                for view in self._views.of(header, payload) if self._views is not None else ():
+                    content = msgspec.json.encode(view.content)
+                    self._add(view.topic, view.schema_name, view.schema, content, now, said, header.sequence)
+            except MessageError as error:  # what came is recorded as it came, whatever it is
+                log.debug("%s #%d cannot be shown: %s", header.stream, header.sequence, error)
             self.written += 1
             if monotonic - self._flushed_at >= FLUSH:
                 self._writer.flush()  # type: ignore[no-untyped-call]  # mcap does not say what it returns

@@ -297,7 +297,7 @@ def _add_streams(app: FastAPI, service: Service) -> None:
             clip = session.save_event(stream, "requested")
         except OutputError as error:  # nothing has come yet
             raise HTTPException(409, str(error)) from None
-        service.events.add(stream, "saved", clip.path.name)
+        service.events.add(stream, "saving", clip.path.name)
         return _json(Clip(clip.path.name), 202)
 
     @app.get(one + "/overlay", tags=["streams"], summary="What is drawn", responses=_answers(OverlayStyle))

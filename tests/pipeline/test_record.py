@@ -255,6 +255,15 @@ def test_a_killed_recorder_leaves_a_file_that_is_read_and_can_be_made_whole(tmp_
     assert summary.statistics.message_count > len(recorded)
 
 
+def test_a_mask_that_cannot_be_shown_is_recorded_all_the_same(tmp_path: Path) -> None:
+    parts = messages.encode(messages.from_analysis(analysis(0), 0), areas(), CITYSCAPES_CLASSES, mask="rle")
+    parts[2] = parts[2][:-1]
+    with Recorder(tmp_path / "drive.mcap") as recorder:
+        for _ in range(3):
+            recorder.write(messages.decode_header(parts[1]), parts)
+    assert [r.parts for r in read_recording(tmp_path / "drive.mcap")] == [tuple(parts)] * 3
+
+
 def test_a_clock_that_is_set_back_costs_no_more_and_the_pace_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "drive.mcap"
     wall = iter(int((5000.0 + at - (3600 if at >= 4 else 0)) * 1e9) for at in range(0, 20, 2))

@@ -212,6 +212,16 @@ def test_a_file_that_somebody_else_removes_holds_up_nothing(tmp_path: Path) -> N
     assert sum(len(times(f)) for f in recorded.files() if f.exists()) == 30
 
 
+def test_what_is_being_recorded_counts_too_and_stays(tmp_path: Path) -> None:
+    recording = Recording("cam", RecordingOptions(tmp_path, keep_gigabytes=5e-6))
+    names = [segment_name("cam", 1e9 + hour * 3600) for hour in range(4)]
+    names[3] = names[3].replace(".mp4", ".partial.mp4")
+    for name in names:
+        (recording.folder / name).write_bytes(bytes(2000))
+    recording._retain()
+    assert sorted(p.name for p in recording.folder.iterdir()) == names[2:]
+
+
 def test_the_newest_stay_when_the_clock_is_set_back(tmp_path: Path) -> None:
     recorded = Recorded(tmp_path, segment_seconds=0.4)
     recorded.put(30)

@@ -181,7 +181,7 @@ def test_a_camera_s_outage_is_seen_and_its_last_seconds_are_saved(
         moves()
         card.get_by_role("button", name="Save what led up to now").click()
         see(page.locator("#toast")).to_contain_text("is being saved", timeout=LONG)
-        see(page.locator("#log")).to_contain_text("Saved", timeout=LONG)
+        see(page.locator("#log")).to_contain_text("Saving", timeout=LONG)
 
         camera.freeze()
         see(badge).to_have_text(re.compile("Stalled|Backing off|Connecting"), timeout=LONG)
