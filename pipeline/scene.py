@@ -1,8 +1,9 @@
 """A procedural drive through a town: each frame a picture, its exact label and the boxes of what is in it.
 
 Picture and label come from the very same polygons and cut-outs, painted from far to near, so the label is exact; the
-picture alone has soft edges. Nothing is kept from frame to frame: any frame can be drawn at any time, and is always
-the same. The world is in `pipeline.scene_world`, its paint in `pipeline.scene_textures`, vehicles and people in
+picture alone has soft edges. Before that everything is gone through from near to far, and what nearer walls hide is
+left out (`pipeline.scene_cover`). Nothing is kept from frame to frame: any frame can be drawn at any time, and is
+always the same. The world is in `pipeline.scene_world`, its paint in `pipeline.scene_textures`, vehicles and people in
 `pipeline.scene_models`.
 
 Camera coordinates: X right, Y down, Z ahead, in metres; a pinhole, level, CAMERA_HEIGHT above the road.
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from engines.classes import CITYSCAPES_CLASSES
 from pipeline.frame import Box
+from pipeline.scene_cover import Cover, Region
 from pipeline.scene_models import CORNERS, Color, Figure, cyclist, pedestrian, vehicle
 from pipeline.scene_textures import (
     GROUND_HALF_WIDTH,
@@ -59,7 +61,6 @@ from pipeline.scene_world import (
     House,
     Lamp,
     Plot,
-    Side,
     Sign,
     Signal,
     Vehicle,
@@ -78,6 +79,8 @@ NEAR = 2.0
 """Metres; what is nearer is not drawn."""
 LARGE = 40_000
 """Pixels from which on plants are placed to whole pixels."""
+SMALL = 128
+"""Pixels up to which a plant is drawn in one."""
 PLAIN = 90.0
 """Metres from which on the ends of houses are of one colour."""
 COARSE = 0.018
@@ -96,6 +99,9 @@ _STRETCH = math.log(1.6)
 _SUBPIXEL = 4
 """Bits behind the point of a corner's coordinates: 1/16 pixel."""
 
+Stroke = Callable[[], None]
+"""Draws something."""
+
 
 def haze(z: float) -> float:
     """Share of haze in what is z metres away."""
@@ -104,7 +110,12 @@ def haze(z: float) -> float:
 
 def hazed(color: Color, z: float) -> Color:
     """A colour seen from z metres away."""
-    return _mixed(color, round(128 * haze(z)))
+    return _mixed(color, _steps(z))
+
+
+def _steps(z: float) -> int:
+    """The haze z metres away in 128ths."""
+    return round(128 * haze(z))
 
 
 @lru_cache(maxsize=4096)
@@ -174,16 +185,28 @@ class SyntheticScene:
             label: (H, W) uint8 trainIds of `CITYSCAPES_CLASSES`; every pixel has one.
             boxes: the visible part of every vehicle, person and bicycle, parked ones too; `track` stays with an object.
         """
-        time = float(index / self.fps)
-        canvas = _Canvas(self.width, self.height, self.focal, self.horizon)
-        view = _View(canvas, self.world, time, self._paint)
+        canvas = self._draw(index, labelled=True)
+        return self._developed(canvas), canvas.label(), tuple(canvas.boxes())
+
+    def picture(self, index: int) -> Picture:
+        """Draw the picture of a frame alone, (H, W, 3) uint8 RGB: the same one, for less."""
+        return self._developed(self._draw(index, labelled=False))
+
+    def _draw(self, index: int, labelled: bool) -> _Canvas:
+        canvas = _Canvas(self.width, self.height, self.focal, self.horizon, labelled)
+        view = _View(canvas, self.world, float(index / self.fps), self._paint)
+        strokes = list(view.strokes())
         self._backdrop.draw(canvas, view.heading)
         self._ground.draw(canvas, view)
-        view.draw()
+        for stroke in reversed(strokes):
+            stroke()
+        return canvas
+
+    def _developed(self, canvas: _Canvas) -> Picture:
         picture = cv2.cvtColor(canvas.picture, cv2.COLOR_RGBA2RGB)
         if self.focal > 450:  # a lens is not as sharp as a polygon
             picture = cv2.GaussianBlur(picture, (3, 3), 0)
-        return as_picture(picture), canvas.label(), tuple(canvas.boxes())
+        return as_picture(picture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,42 +229,37 @@ class _Paint:
 
 
 class _Canvas:
-    """Picture and slots (which class or thing each pixel belongs to), and the camera they are drawn through.
+    """Picture and, if it is to be labelled, slots (which class or thing each pixel belongs to), and the camera they are
+    drawn through.
 
     The picture is RGBA while it is drawn, its alpha meaning nothing: OpenCV warps four channels twice as fast as three.
     """
 
-    def __init__(self, width: int, height: int, focal: float, horizon: float) -> None:
+    def __init__(self, width: int, height: int, focal: float, horizon: float, labelled: bool) -> None:
         self.width, self.height, self.focal, self.horizon = width, height, focal, horizon
         self.picture = np.empty((height, width, 4), np.uint8)
-        self.slots = np.empty((height, width), np.uint8)
+        self.slots = np.empty((height, width), np.uint8) if labelled else None
         self._centre = np.array((width / 2, horizon), np.float32)
-        self._left, self._right = 0, width
-        self._things: list[tuple[int, int, tuple[int, int, int, int]]] = []
+        self.cover = Cover(width, height)
+        self._things: list[tuple[int, int, Region]] = []
 
-    def thing(self, class_name: str, track: int, region: tuple[int, int, int, int]) -> int | None:
+    def thing(self, class_name: str, track: int, region: Region) -> int | None:
         """A slot for one more counted thing that will be drawn inside a region; None when there are too many."""
         if FIRST_THING + len(self._things) > 255:
             return None
         self._things.append((CLASS[class_name], track, region))
         return FIRST_THING + len(self._things) - 1
 
-    def clip(self, side: int, limit: float) -> None:
-        """Let surfaces and plants reach only so far out on one side (X/Z); infinite: as far as the picture."""
-        self._left, self._right = 0, self.width
-        if side > 0 and limit < math.inf:
-            self._right = min(math.ceil(self.width / 2 + limit * self.focal) + 1, self.width)
-        elif limit < math.inf:
-            self._left = max(math.floor(self.width / 2 - limit * self.focal) - 1, 0)
-
     def label(self) -> Picture:
         """(H, W) uint8 class ids."""
+        assert self.slots is not None
         table = np.arange(256, dtype=np.uint8)
         table[FIRST_THING : FIRST_THING + len(self._things)] = [class_id for class_id, _, _ in self._things]
         return as_picture(cv2.LUT(self.slots, table))
 
     def boxes(self) -> Iterator[Box]:
         """What is left to see of each thing after all that was drawn before it."""
+        assert self.slots is not None
         for slot, (class_id, track, (x1, y1, x2, y2)) in enumerate(self._things, FIRST_THING):
             own = (self.slots[y1:y2, x1:x2] == slot).view(np.uint8)
             left, top, width, height = cv2.boundingRect(own)
@@ -254,11 +272,16 @@ class _Canvas:
         """(..., 3) camera coordinates with Z > 0 → (..., 2) pixels; a pixel's middle is at a half."""
         return points[..., :2] * (self.focal / points[..., 2:]) + self._centre
 
-    def region(self, pixels: NDArray[np.floating], margin: int = 1) -> tuple[int, int, int, int] | None:
+    def point(self, x: float, height: float, z: float) -> tuple[float, float]:
+        """Camera X, metres above the ground and metres ahead → pixels."""
+        scale = self.focal / z
+        return self.width / 2 + scale * x, self.horizon + scale * (CAMERA_HEIGHT - height)
+
+    def region(self, pixels: NDArray[np.floating], margin: int = 1) -> Region | None:
         """The part of the picture (x1, y1, x2, y2; exclusive) that holds these points, or None."""
         left, top, width, height = cv2.boundingRect(pixels.astype(np.float32))
-        x1, y1 = max(left - margin, self._left), max(top - margin, 0)
-        x2, y2 = min(left + width + margin, self._right), min(top + height + margin, self.height)
+        x1, y1 = max(left - margin, 0), max(top - margin, 0)
+        x2, y2 = min(left + width + margin, self.width), min(top + height + margin, self.height)
         return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
     def polygon(self, pixels: NDArray[np.floating], color: Color | None, slot: int | None) -> None:
@@ -266,14 +289,12 @@ class _Canvas:
         corners = (pixels * 16 - 8).astype(np.int32)
         if color is not None:
             cv2.fillConvexPoly(self.picture, corners, color, cv2.LINE_AA, _SUBPIXEL)
-        if slot is not None:
+        if slot is not None and self.slots is not None:
             cv2.fillConvexPoly(self.slots, corners, slot, cv2.LINE_8, _SUBPIXEL)
 
     def upright(self, x1: float, x2: float, low: float, high: float, z: float, color: Color, slot: int | None) -> None:
         """A rectangle facing the camera, from `low` to `high` metres above the ground."""
-        scale = self.focal / z
-        u1, u2 = self.width / 2 + scale * x1, self.width / 2 + scale * x2
-        v1, v2 = self.horizon + scale * (CAMERA_HEIGHT - high), self.horizon + scale * (CAMERA_HEIGHT - low)
+        (u1, v1), (u2, v2) = self.point(x1, high, z), self.point(x2, low, z)
         self.polygon(np.array(((u1, v1), (u2, v1), (u2, v2), (u1, v2))), hazed(color, z), slot)
 
     def disc(
@@ -284,20 +305,24 @@ class _Canvas:
         middle = (self.width / 2 + scale * x, self.horizon + scale * (CAMERA_HEIGHT - height))
         self.polygon(_ring(corners, turn) * (scale * radius) + middle, hazed(color, z), slot)
 
-    def darken(self, pixels: NDArray[np.floating], keep: float) -> None:
-        """Multiply the picture inside a convex polygon."""
-        region = self.region(pixels)
+    def darken(self, rings: Sequence[tuple[NDArray[np.floating], float]]) -> None:
+        """Multiply the picture inside convex polygons, of which each lies in the one before."""
+        region = self.region(rings[0][0])
         if region is None:
             return
         x1, y1, x2, y2 = region
+        keep = np.full((y2 - y1, x2 - x1), 255, np.uint8)
+        share = 255.0
+        for pixels, factor in rings:
+            share *= factor
+            corners = ((pixels - (x1 + 0.5, y1 + 0.5)) * 16).astype(np.int32)
+            cv2.fillConvexPoly(keep, corners, round(share), cv2.LINE_8, _SUBPIXEL)
         part = self.picture[y1:y2, x1:x2]
-        mask = np.zeros(part.shape[:2], np.uint8)
-        corners = ((pixels - (x1 + 0.5, y1 + 0.5)) * 16).astype(np.int32)
-        cv2.fillConvexPoly(mask, corners, 255, cv2.LINE_8, _SUBPIXEL)
-        cv2.copyTo(cv2.convertScaleAbs(part, alpha=keep), mask, part)
+        cv2.multiply(part, cv2.cvtColor(keep, cv2.COLOR_GRAY2RGBA), part, 1 / 255)
 
     def surface(
         self,
+        region: Region,
         surface: Surface,
         shares: tuple[float, float],
         quad: NDArray[np.floating],
@@ -307,16 +332,14 @@ class _Canvas:
         outline: NDArray[np.floating] | None = None,
     ) -> None:
         """The part of a surface between two shares of its length, onto a quad in pixels (top left, top right, bottom
-        right, bottom left of that part), or what of it lies in a convex outline; sampled at a fitting resolution."""
-        region = self.region(quad)
-        if region is None:
-            return
+        right, bottom left of that part), or what of it lies in a convex outline; sampled at a fitting resolution. Only
+        a region is drawn."""
         x1, y1, x2, y2 = region
         rows, columns = surface.picture.shape[:2]
         wide = max(abs(float(quad[1, 0] - quad[0, 0])), 1e-3)
         tall = max(float(quad[3, 1] - quad[0, 1]), 1e-3)
-        across = math.floor(math.log2(max(columns * (shares[1] - shares[0]) / wide, 1)))
-        down = math.floor(math.log2(max(rows / tall, 1)))
+        across = round(math.log2(max(columns * (shares[1] - shares[0]) / wide, 1)))
+        down = round(math.log2(max(rows / tall, 1)))
         texture = _hazy_surface(surface, min(across, 6), min(down, 6), round(32 * haze(z)), round(100 * light))
         rows, columns = texture.shape[0] - 2 * RIM, texture.shape[1] - 2 * RIM
         rim = RIM - 0.5
@@ -325,72 +348,52 @@ class _Canvas:
         corner = (x1 + 0.5, y1 + 0.5)
         matrix = cv2.getPerspectiveTransform(source, (quad - corner).astype(np.float32))
         inside = np.zeros((y2 - y1, x2 - x1), np.uint8)
-        rim_pixels = ((quad if outline is None else outline) - corner) * 16
-        cv2.fillConvexPoly(inside, rim_pixels.astype(np.int32), 255, cv2.LINE_8, _SUBPIXEL)
+        corners = (((quad if outline is None else outline) - corner) * 16).astype(np.int32)
+        cv2.fillConvexPoly(inside, corners, 255, cv2.LINE_8, _SUBPIXEL)
+        if self.slots is not None:
+            cv2.fillConvexPoly(self.slots[y1:y2, x1:x2], corners, slot, cv2.LINE_8, _SUBPIXEL)
         warped = cv2.warpPerspective(texture, matrix, inside.shape[::-1], flags=cv2.INTER_LINEAR)
-        self._stamp(region, as_picture(warped), inside, slot)
+        cv2.copyTo(warped, inside, self.picture[y1:y2, x1:x2])
 
-    def plant(self, plant: Plant, x: float, z: float, height: float, slot: int) -> None:
-        """A plant of some metres' height, standing on the ground."""
+    def plant(self, plant: Plant, x: float, z: float, height: float, slot: int) -> Iterator[Stroke]:
+        """A plant of some metres' height, standing on the ground: its parts from near to far."""
         scale = self.focal / z
         foot_u, foot_v = self.width / 2 + x * scale, self.horizon + CAMERA_HEIGHT * scale
-        for sprite in plant:
+        for sprite in reversed(plant.parts) if height * scale > SMALL else (plant.whole,):
             left, right, top, bottom = (share * height * scale for share in sprite.place)
-            x1, x2 = max(math.floor(foot_u + left), self._left), min(math.ceil(foot_u + right), self._right)
-            y1, y2 = max(math.floor(foot_v - top), 0), min(math.ceil(foot_v - bottom), self.height)
-            if x1 >= x2 or y1 >= y2:
-                continue
-            rows = sprite.levels[0].shape[0]
-            level = min(math.floor(math.log2(max(rows / (top - bottom), 1))), len(sprite.levels) - 1)
-            colors = _hazy_sprite(sprite, level, round(32 * haze(z)))
-            step_u, step_v = (right - left) / colors.shape[1], (top - bottom) / colors.shape[0]
-            u, v = foot_u + left, foot_v - top
-            if (x2 - x1) * (y2 - y1) > LARGE:
-                # Twice as fast, but to whole pixels: what is this large moves by many from frame to frame.
-                a, b = math.floor((x1 - u) / step_u), math.ceil((x2 - u) / step_u)
-                c, d = math.floor((y1 - v) / step_v), math.ceil((y2 - v) / step_v)
-                a, b, c, d = max(a, 0), min(b, colors.shape[1]), max(c, 0), min(d, colors.shape[0])
-                u1, u2, v1, v2 = (round(w) for w in (u + a * step_u, u + b * step_u, v + c * step_v, v + d * step_v))
-                scaled = cv2.resize(colors[c:d, a:b], (max(u2 - u1, 1), max(v2 - v1, 1)))
-                x1, y1, x2, y2 = max(x1, u1), max(y1, v1), min(x2, u2), min(y2, v2)
-                cut = scaled[y1 - v1 : y2 - v1, x1 - u1 : x2 - u1]
-            else:
-                matrix = np.array(((step_u, 0, u + step_u / 2 - 0.5 - x1), (0, step_v, v + step_v / 2 - 0.5 - y1)))
-                cut = cv2.warpAffine(colors, matrix, (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR)
-            if cut.size:
-                opaque = cv2.threshold(cv2.extractChannel(cut, 3), 127, 255, cv2.THRESH_BINARY)[1]
-                self._stamp((x1, y1, x2, y2), as_picture(cut), as_picture(opaque), slot)
+            place = (foot_u + left, foot_v - top, foot_u + right, foot_v - bottom)
+            x1, y1, x2, y2 = place
+            region = self.cover.visible(math.floor(x1), math.floor(y1), math.ceil(x2), math.ceil(y2))
+            if region:
+                yield partial(self._sprite, region, sprite, place, z, slot)
 
-    def _stamp(self, region: tuple[int, int, int, int], picture: Picture, mask: Picture, slot: int) -> None:
-        """Copy a picture and a slot into a region where the mask is set."""
-        x1, y1, x2, y2 = region
-        cv2.copyTo(picture, mask, self.picture[y1:y2, x1:x2])
-        cv2.copyTo(np.full(mask.shape, slot, np.uint8), mask, self.slots[y1:y2, x1:x2])
-
-
-class _Rows:
-    """The house fronts of one side, from near to far, and what they hide.
-
-    Directions are tangents: X/Z outwards and up.
-    """
-
-    def __init__(self, side: Side, reach: float) -> None:
-        self.side, self.reach = side, reach
-        self.walls: list[tuple[float, float, float]] = []
-
-    def add(self, far: float, near: float, top: float) -> None:
-        """A front that is seen from direction `far` out to `near`, at least up to `top`; signed X/Z."""
-        inner, outer = self.side * far, self.side * near
-        if self.walls and abs(self.walls[-1][0] - outer) < 1e-3:  # next door
-            _, outer, before = self.walls[-1]
-            self.walls.append((inner, outer, min(top, before)))
+    def _sprite(
+        self, region: Region, sprite: Sprite, place: tuple[float, float, float, float], z: float, slot: int
+    ) -> None:
+        """What lies in a region of a sprite whose picture reaches over a place (left, top, right, bottom)."""
+        (x1, y1, x2, y2), (left, top, right, bottom) = region, place
+        rows = sprite.levels[0].shape[0]
+        level = min(round(math.log2(max(rows / (bottom - top), 1))), len(sprite.levels) - 1)
+        colors = _hazy_sprite(sprite, level, round(32 * haze(z)))
+        step_u, step_v = (right - left) / colors.shape[1], (bottom - top) / colors.shape[0]
+        if (x2 - x1) * (y2 - y1) > LARGE:
+            # Twice as fast, but to whole pixels: what is this large moves by many from frame to frame.
+            a, b = math.floor((x1 - left) / step_u), math.ceil((x2 - left) / step_u)
+            c, d = math.floor((y1 - top) / step_v), math.ceil((y2 - top) / step_v)
+            a, b, c, d = max(a, 0), min(b, colors.shape[1]), max(c, 0), min(d, colors.shape[0])
+            u1, u2 = round(left + a * step_u), round(left + b * step_u)
+            v1, v2 = round(top + c * step_v), round(top + d * step_v)
+            scaled = cv2.resize(colors[c:d, a:b], (max(u2 - u1, 1), max(v2 - v1, 1)))
+            x1, y1, x2, y2 = max(x1, u1), max(y1, v1), min(x2, u2), min(y2, v2)
+            cut = scaled[y1 - v1 : y2 - v1, x1 - u1 : x2 - u1]
         else:
-            self.walls.append((inner, outer, top))
-
-    def limit(self, top: float) -> float:
-        """What reaches up to `top` and stands beyond all fronts so far is hidden farther out than this direction."""
-        hiding = (inner for inner, outer, high in self.walls if outer >= self.reach and high >= top)
-        return min(hiding, default=math.inf)
+            matrix = np.array(((step_u, 0, left + step_u / 2 - 0.5 - x1), (0, step_v, top + step_v / 2 - 0.5 - y1)))
+            cut = cv2.warpAffine(colors, matrix, (x2 - x1, y2 - y1), flags=cv2.INTER_LINEAR)
+        if cut.size:
+            opaque = cv2.threshold(cv2.extractChannel(cut, 3), 127, 255, cv2.THRESH_BINARY)[1]
+            cv2.copyTo(cut, opaque, self.picture[y1:y2, x1:x2])
+            if self.slots is not None:
+                cv2.copyTo(np.full(opaque.shape, slot, np.uint8), opaque, self.slots[y1:y2, x1:x2])
 
 
 class _Backdrop:
@@ -410,7 +413,8 @@ class _Backdrop:
         left = min(max(self.turn + round(heading * self.focal), 0), 2 * self.turn)
         rows = len(self.slots)
         canvas.picture[:rows] = self.picture[:, left : left + canvas.width]
-        canvas.slots[:rows] = self.slots[:, left : left + canvas.width]
+        if canvas.slots is not None:
+            canvas.slots[:rows] = self.slots[:, left : left + canvas.width]
 
 
 class _Ground:
@@ -439,16 +443,23 @@ class _Ground:
     def draw(self, canvas: _Canvas, view: _View) -> None:
         shift = view.bend(self.z)
         for a, b, level, base in self.bands:
-            map_x = base - (shift[a:b, None] * level.across).astype(np.float32)
+            seen = canvas.cover.visible(0, self.first + a, canvas.width, self.first + b)
+            if not seen:
+                continue
+            left, _, right, _ = seen
+            map_x = base[:, left:right] - (shift[a:b, None] * level.across).astype(np.float32)
             along = ((view.s + self.z[a:b]) % GROUND_PERIOD * level.along).astype(np.float32)
-            map_y = np.repeat(along[:, None], canvas.width, 1)
-            part = canvas.picture[self.first + a : self.first + b]
+            map_y = np.repeat(along[:, None], right - left, 1)
+            part = canvas.picture[self.first + a : self.first + b, left:right]
             cv2.remap(level.texture, map_x, map_y, cv2.INTER_LINEAR, dst=part, borderMode=cv2.BORDER_REPLICATE)
         far = canvas.picture[self.first : self.first + len(self.keep)]
         if len(far):
             cv2.add(cv2.multiply(far, self.keep, scale=1 / 255), self.add, dst=far)
+        if canvas.slots is not None:
+            self._label(canvas, canvas.slots, shift)
 
-        canvas.slots[self.first :] = CLASS["terrain"]
+    def _label(self, canvas: _Canvas, slots: Picture, shift: NDArray[np.floating]) -> None:
+        slots[self.first :] = CLASS["terrain"]
         v = np.arange(self.first, canvas.height)
         for left, right, name in (
             (WALK_LEFT, WALK_RIGHT, "sidewalk"),
@@ -458,7 +469,7 @@ class _Ground:
             edges = (canvas.width / 2 + canvas.focal * (x + shift) / self.true_z - 0.5 for x in (left, right))
             u1, u2 = (np.clip(np.ceil(edge), -9, canvas.width + 9) for edge in edges)
             corners = np.concatenate([np.stack([u1, v], 1), np.stack([u2 - 1, v], 1)[::-1]])
-            cv2.fillPoly(canvas.slots, [corners.astype(np.int32)], CLASS[name])
+            cv2.fillPoly(slots, [corners.astype(np.int32)], CLASS[name])
 
 
 class _View:
@@ -487,102 +498,105 @@ class _View:
         """Whether something at camera X, z metres ahead at its farthest, is beside the picture."""
         return z < NEAR or z > SIGHT or (abs(x) - half_width) * self.canvas.focal > z * (self.canvas.width / 2 + 2)
 
-    def draw(self) -> None:
-        """All that stands on the ground, from far to near."""
+    def strokes(self) -> Iterator[Stroke]:
+        """All that stands on the ground and is not hidden by walls, from near to far."""
         # A plot's depth is its far end: what is beyond is drawn before it, what stands beside it on the street after.
-        items: list[tuple[float, Callable[[], None]]] = []
-        for side in (-1, 1):
-            items += self._plots(side)
+        items: list[tuple[float, Callable[[], Iterator[Stroke]]]] = []
+        for side in (1, -1):
+            plots = [(plot.end - self.s, plot) for plot in self.world.plots(self.s, side)]
+            items += [(depth, partial(self._plot, plot)) for depth, plot in plots if depth >= NEAR]
         zebras = []
         for placed in self.world.ahead(self.time):
             if isinstance(placed, Zebra):
                 zebras.append(placed)
             else:
-                items.append((placed.s - self.s, self._drawer(placed)))
+                items.append((placed.s - self.s, partial(self._placed, placed)))
+        for _, strokes in sorted(items, key=lambda item: item[0]):
+            yield from strokes()
         for zebra in zebras:
-            self._zebra(zebra)
-        for _, draw in sorted(items, key=lambda item: -item[0]):
-            draw()
+            yield partial(self._zebra, zebra)
 
-    def _drawer(self, placed: Green | Lamp | Sign | Signal | Vehicle | Walker | Cyclist) -> Callable[[], None]:
+    def _placed(self, placed: Green | Lamp | Sign | Signal | Vehicle | Walker | Cyclist) -> Iterator[Stroke]:
+        """What stands, drives or walks on the street."""
+        z, x = placed.s - self.s, self.across(placed.s, placed.x)
         match placed:
             case Green():
-                return partial(self._green, placed)
+                yield from self._green(placed)
             case Lamp():
-                return partial(self._lamp, placed)
+                if self._in_sight(x, z, 2.5, 8.1):
+                    yield partial(self._lamp, placed, x, z)
             case Sign():
-                return partial(self._sign, placed)
+                if self._in_sight(x, z, 0.5, 3.1):
+                    yield partial(self._sign, placed, x, z)
             case Signal():
-                return partial(self._signal, placed)
+                if self._in_sight(x, z, 0.5, 3.5):
+                    yield partial(self._signal, placed, x, z)
             case Vehicle():
-                return partial(self._vehicle, placed)
+                solid = vehicle(placed.kind)
+                angle = self._angle(placed)
+                half_width = (solid.width + abs(math.sin(angle)) * solid.length) / 2 + 0.35
+                if self._in_sight(x, z, half_width, solid.height, solid.length / 2 + 0.35):
+                    yield partial(self._vehicle, placed, x, z, angle)
             case Walker():
-                return partial(self._walker, placed)
+                if self._in_sight(x, z, 0.6, 2.0):
+                    yield partial(self._walker, placed, x, z)
             case Cyclist():
-                return partial(self._cyclist, placed)
+                if self._in_sight(x, z, 0.6, 1.9):
+                    yield partial(self._cyclist, placed, x, z)
+
+    def _angle(self, placed: Vehicle) -> float:
+        """How far a vehicle is turned to the right against where the camera looks, in radians."""
+        return self.world.road.heading(placed.s) - self.heading + (math.pi if placed.turned else 0)
+
+    def _in_sight(self, x: float, z: float, half_width: float, height: float, half_length: float = 0.4) -> bool:
+        """Whether anything in a box on the ground is in the picture and not hidden; all in metres, generously."""
+        if self.outside(x, z + half_length, half_width):
+            return False
+        canvas = self.canvas
+        near, far = max(z - half_length, 0.5), z + half_length
+        left, right, up = x - half_width, x + half_width, height - CAMERA_HEIGHT
+        u1 = canvas.width / 2 + canvas.focal * left / (near if left < 0 else far)
+        u2 = canvas.width / 2 + canvas.focal * right / (far if right < 0 else near)
+        v1 = canvas.horizon - canvas.focal * up / (near if up > 0 else far)
+        v2 = canvas.horizon + canvas.focal * CAMERA_HEIGHT / near
+        return canvas.cover.visible(int(u1) - 2, int(v1) - 2, int(u2) + 3, int(v2) + 3) is not None
 
     # Beside the street
 
-    def _plots(self, side: Side) -> Iterator[tuple[float, Callable[[], None]]]:
-        rows = _Rows(side, 0.5 * self.canvas.width / self.canvas.focal)
-        for plot in self.world.plots(self.s, side):
-            far = plot.end - self.s
-            if far < NEAR:
-                continue
-            # what the houses before this one leave to see, of each thing beyond
-            greens = [
-                (green, rows.limit((green.height - CAMERA_HEIGHT) / (green.s - self.s)))
-                for green in plot.greens
-                if green.s - self.s > NEAR
-            ]
-            gable = 0.0
-            if house := plot.house:
-                paint = self.paint.houses[house.style % len(self.paint.houses)]
-                ends = [(max(s - self.s, 1.0), self.across(s, house.x)) for s in (house.start, house.end)]
-                gable = rows.limit((paint.gable.height - CAMERA_HEIGHT) / ends[0][0])
-                rows.add(
-                    ends[1][1] / ends[1][0], ends[0][1] / ends[0][0], (paint.front.height - CAMERA_HEIGHT) / ends[1][0]
-                )
-            yield far, partial(self._plot, plot, greens, gable)
-
-    def _plot(self, plot: Plot, greens: Sequence[tuple[Green, float]], gable: float) -> None:
-        canvas, side = self.canvas, int(math.copysign(1, plot.x))
-        for green, limit in greens:
-            canvas.clip(side, limit)
-            self._green(green)
-        if plot.house:
-            canvas.clip(side, gable)
-            self._gable(plot.house)
-            canvas.clip(side, math.inf)
-            self._house(plot.house)
-        canvas.clip(side, math.inf)
-        inset = plot.x + side * 0.15
+    def _plot(self, plot: Plot) -> Iterator[Stroke]:
+        inset = plot.x + math.copysign(0.15, plot.x)
         if plot.front == "fence":
-            self._fence(plot.start, plot.end, inset)
+            yield partial(self._fence, plot.start, plot.end, inset)
         elif plot.front != "none":
             surface, height, name = self.paint.fronts[plot.front]
-            self._panel(surface, plot.start, plot.end, (inset, inset), (height, 0), CLASS[name], 1.0)
+            yield from self._panel(surface, plot.start, plot.end, (inset, inset), (height, 0), CLASS[name], 1.0)
+        if plot.house:
+            yield from self._house(plot.house)
+            yield from self._gable(plot.house)
+        for green in reversed(plot.greens):
+            yield from self._green(green)
 
-    def _green(self, green: Green) -> None:
+    def _green(self, green: Green) -> Iterator[Stroke]:
         z, x = green.s - self.s, self.across(green.s, green.x)
         if not self.outside(x, z, 0.5 * green.height):
             kinds = self.paint.trees if green.height > 2.5 else self.paint.bushes
-            self.canvas.plant(kinds[green.style % len(kinds)], x, z, green.height, CLASS["vegetation"])
+            yield from self.canvas.plant(kinds[green.style % len(kinds)], x, z, green.height, CLASS["vegetation"])
 
-    def _house(self, house: House) -> None:
-        """Roof and front."""
+    def _house(self, house: House) -> Iterator[Stroke]:
+        """Front and roof."""
         paint = self.paint.houses[house.style % len(self.paint.houses)]
         eaves, light = paint.front.height, LIGHT[house.side]
+        front = (house.x, house.x)
+        yield from self._panel(paint.front, house.start, house.end, front, (eaves, 0), CLASS["building"], light)
         # A roof shows only where it is steeper than the line of sight over the eaves.
         steepness = paint.roof.height / ROOF_DEPTH if paint.roof else 0.0
         sight = max(abs(self.across(house.start, house.x)), abs(self.across(house.end, house.x)))
         if paint.roof and steepness * sight > eaves - CAMERA_HEIGHT:
             edges = (house.x + house.side * ROOF_DEPTH, house.x)
             heights = (eaves + paint.roof.height, eaves)
-            self._panel(paint.roof, house.start, house.end, edges, heights, CLASS["building"], light)
-        self._panel(paint.front, house.start, house.end, (house.x, house.x), (eaves, 0), CLASS["building"], light)
+            yield from self._panel(paint.roof, house.start, house.end, edges, heights, CLASS["building"], light)
 
-    def _gable(self, house: House) -> None:
+    def _gable(self, house: House) -> Iterator[Stroke]:
         """The end of a house that looks towards the camera."""
         canvas, paint = self.canvas, self.paint.houses[house.style % len(self.paint.houses)]
         z, x, wall = house.start - self.s, self.across(house.start, house.x), paint.gable
@@ -591,16 +605,22 @@ class _View:
         rise = paint.roof.height if paint.roof else 0.0
         slant = ROOF_DEPTH if paint.roof else 0.0
         x1, x2 = sorted((x, x + house.side * wall.width))
-        high, eaves = CAMERA_HEIGHT - wall.height, CAMERA_HEIGHT - wall.height + rise
-        quad = np.array(((x1, high, z), (x2, high, z), (x2, CAMERA_HEIGHT, z), (x1, CAMERA_HEIGHT, z)))
-        top = np.array(((x1, eaves, z), (x1 + slant, high, z), (x2 - slant, high, z), (x2, eaves, z)))
-        outline = canvas.project(np.concatenate([top, quad[2:]]))
+        (left, peak), (right, foot) = canvas.point(x1, wall.height, z), canvas.point(x2, 0, z)
+        ends = (x1 + slant, x2 - slant)
+        (inner_left, eaves), (inner_right, _) = (canvas.point(at, wall.height - rise, z) for at in ends)
+        quad = np.array(((left, peak), (right, peak), (right, foot), (left, foot)))
+        region = canvas.region(quad)
+        if not region or not (region := canvas.cover.visible(*region)):
+            return
+        outline = np.array(((left, eaves), (inner_left, peak), (inner_right, peak), (right, eaves), *quad[2:]))
         light = 0.82 * LIGHT[house.side]
         if z < PLAIN:
-            canvas.surface(wall, (0, 1), canvas.project(quad), z, CLASS["building"], light, outline)
-        elif canvas.region(outline):
-            r, g, b = (round(value * light) for value in wall.mean)
-            canvas.polygon(outline, hazed((r, g, b), z), CLASS["building"])
+            yield partial(canvas.surface, region, wall, (0, 1), quad, z, CLASS["building"], light, outline)
+        else:
+            r, g, b = (round(value * light) for value in paint.plain)
+            yield partial(canvas.polygon, outline, hazed((r, g, b), z), CLASS["building"])
+        canvas.cover.add((left, eaves, foot), (right, eaves, foot))
+        canvas.cover.add((inner_left, peak, foot), (inner_right, peak, foot))
 
     def _panel(
         self,
@@ -611,9 +631,9 @@ class _View:
         height: tuple[float, float],
         slot: int,
         light: float,
-    ) -> None:
+    ) -> Iterator[Stroke]:
         """A surface along the street, in pieces, so that each is sampled at a fitting resolution; x and height in
-        metres of its upper and lower edge."""
+        metres of its upper and lower edge. One that is upright hides what is beyond."""
         z1, z2 = start - self.s, end - self.s
         bend1, bend2 = self.across(start, 0), self.across(end, 0)
         reach = 0.5 * self.canvas.width / self.canvas.focal + 0.02
@@ -621,13 +641,20 @@ class _View:
         if visible >= z2:
             return
         pieces = max(math.ceil(math.log(z2 / visible) / _STRETCH), 1)
-        cuts = (visible * (z2 / visible) ** (k / pieces) for k in range(pieces + 1))
-        for a, b in itertools.pairwise(cuts):
-            near, far = (a - z1) / (z2 - z1), (b - z1) / (z2 - z1)
-            xa, xb = bend1 + (bend2 - bend1) * near, bend1 + (bend2 - bend1) * far
-            high, low = CAMERA_HEIGHT - height[0], CAMERA_HEIGHT - height[1]
-            quad = np.array(((x[0] + xa, high, a), (x[0] + xb, high, b), (x[1] + xb, low, b), (x[1] + xa, low, a)))
-            self.canvas.surface(surface, (near, far), self.canvas.project(quad), (a + b) / 2, slot, light)
+        canvas, edges = self.canvas, []
+        for k in range(pieces + 1):
+            z = visible * (z2 / visible) ** (k / pieces)
+            share = (z - z1) / (z2 - z1)
+            middle = bend1 + (bend2 - bend1) * share
+            upper, lower = (canvas.point(side + middle, up, z) for side, up in zip(x, height, strict=True))
+            edges.append((z, share, upper, lower))
+        for (a, near, *left), (b, far, *right) in reversed([*itertools.pairwise(edges)]):
+            quad = np.array((left[0], right[0], right[1], left[1]))
+            region = canvas.region(quad)
+            if region and (region := canvas.cover.visible(*region)):
+                yield partial(canvas.surface, region, surface, (near, far), quad, (a + b) / 2, slot, light)
+        if x[0] == x[1]:
+            canvas.cover.add(*((*upper, lower[1]) for _, _, upper, lower in (edges[0], edges[-1])))
 
     def _fence(self, start: float, end: float, x: float) -> None:
         """Rails and posts: one looks through."""
@@ -647,10 +674,8 @@ class _View:
 
     # On the kerb
 
-    def _lamp(self, lamp: Lamp) -> None:
-        canvas, z, x = self.canvas, lamp.s - self.s, self.across(lamp.s, lamp.x)
-        if self.outside(x, z, 2.5):
-            return
+    def _lamp(self, lamp: Lamp, x: float, z: float) -> None:
+        canvas = self.canvas
         metal: Color = (92, 96, 98)
         canvas.upright(x - 0.09, x + 0.09, 0, 1.2, z, metal, CLASS["pole"])
         canvas.upright(x - 0.06, x + 0.06, 1.2, 8.0, z, metal, CLASS["pole"])
@@ -658,18 +683,14 @@ class _View:
             ends = sorted((x - lamp.side * inner, x - lamp.side * outer))
             canvas.upright(ends[0], ends[1], low, high, z, color, CLASS["pole"])
 
-    def _sign(self, sign: Sign) -> None:
-        canvas, z, x = self.canvas, sign.s - self.s, self.across(sign.s, sign.x)
-        if self.outside(x, z, 0.5):
-            return
+    def _sign(self, sign: Sign, x: float, z: float) -> None:
+        canvas = self.canvas
         canvas.upright(x - 0.04, x + 0.04, 0, 2.9, z, (126, 130, 132), CLASS["pole"])
         for corners, turn, radius, color in SIGNS[sign.kind % len(SIGNS)]:
             canvas.disc(x, 2.55, radius, corners, turn, z, color, CLASS["traffic sign"])
 
-    def _signal(self, signal: Signal) -> None:
-        canvas, z, x = self.canvas, signal.s - self.s, self.across(signal.s, signal.x)
-        if self.outside(x, z, 0.5):
-            return
+    def _signal(self, signal: Signal, x: float, z: float) -> None:
+        canvas = self.canvas
         canvas.upright(x - 0.06, x + 0.06, 0, 3.3, z, (70, 74, 76), CLASS["pole"])
         canvas.upright(x - 0.2, x + 0.2, 2.35, 3.4, z, (30, 32, 32), CLASS["traffic light"])
         lamps: tuple[Color, ...] = ((70, 18, 16), (78, 56, 14), (60, 235, 150)) if signal.facing else ()
@@ -687,12 +708,8 @@ class _View:
             stripe = [(self.across(self.s + z, x), CAMERA_HEIGHT, z) for x, z in places]
             self.canvas.polygon(self.canvas.project(np.array(stripe)), hazed((190, 190, 187), near), None)
 
-    def _vehicle(self, placed: Vehicle) -> None:
+    def _vehicle(self, placed: Vehicle, x: float, z: float, angle: float) -> None:
         canvas, solid = self.canvas, vehicle(placed.kind)
-        z, x = placed.s - self.s, self.across(placed.s, placed.x)
-        if self.outside(x, z + solid.length / 2, 1.5):
-            return
-        angle = self.world.road.heading(placed.s) - self.heading + (math.pi if placed.turned else 0)
         place = np.array((x, CAMERA_HEIGHT, z), np.float32)
         sin, cos = math.sin(angle), math.cos(angle)
         turn = np.array(((cos, 0, -sin), (0, -1, 0), (sin, 0, cos)), np.float32)
@@ -718,7 +735,7 @@ class _View:
         for padded, count, tone, outline in faces:
             polygon = padded[:count]
             cv2.fillConvexPoly(canvas.picture, polygon, tone, cv2.LINE_AA, _SUBPIXEL)
-            if outline:
+            if outline and canvas.slots is not None:
                 cv2.fillConvexPoly(canvas.slots, polygon, slot, cv2.LINE_8, _SUBPIXEL)
 
     def _shadow(self, place: Float, turn: Float, half_width: float, half_length: float) -> None:
@@ -728,30 +745,31 @@ class _View:
             return
         near = max(-half_length, 1.5 - depth)
         rings = ((0.28, 0.88), (0.16, 0.82), (0.04, 0.75), (-0.12, 0.7)) if depth < 30 else ((0.08, 0.6),)
+        drawn = []
         for margin, keep in rings:
             w, a, b = half_width + margin, near - margin, half_length + margin
             flat = np.array(((-w, 0, a), (w, 0, a), (w, 0, b), (-w, 0, b)), np.float32) @ turn + place
             if flat[:, 2].min() > 0.5:
-                self.canvas.darken(self.canvas.project(flat), keep)
+                drawn.append((self.canvas.project(flat), keep))
+        if drawn:
+            self.canvas.darken(drawn)
 
-    def _walker(self, walker: Walker) -> None:
-        z, x = walker.s - self.s, self.across(walker.s, walker.x)
-        if not self.outside(x, z, 0.6):
-            parts = pedestrian(walker.style, walker.phase, walker.away)
-            self._figure([("person", walker.track, parts)], x, z, walker.size)
+    def _walker(self, walker: Walker, x: float, z: float) -> None:
+        parts = pedestrian(walker.style, walker.phase, walker.away)
+        self._figure([("person", walker.track, parts)], x, z, walker.size)
 
-    def _cyclist(self, placed: Cyclist) -> None:
-        z, x = placed.s - self.s, self.across(placed.s, placed.x)
-        if not self.outside(x, z, 0.6):
-            bicycle, rider = cyclist(placed.style, placed.phase)
-            self._figure([("bicycle", placed.track, bicycle), ("rider", placed.rider_track, rider)], x, z, 1.0)
+    def _cyclist(self, placed: Cyclist, x: float, z: float) -> None:
+        bicycle, rider = cyclist(placed.style, placed.phase)
+        self._figure([("bicycle", placed.track, bicycle), ("rider", placed.rider_track, rider)], x, z, 1.0)
 
     def _figure(self, layers: Sequence[tuple[str, int, Figure]], x: float, z: float, size: float) -> None:
         canvas = self.canvas
         scale = canvas.focal / z
         foot = np.array((canvas.width / 2 + x * scale, canvas.horizon + CAMERA_HEIGHT * scale))
-        for radius in (0.34, 0.24) if scale > 30 else ():  # a shadow
-            canvas.darken(foot + radius * scale * _ring(10, 0) * (1, CAMERA_HEIGHT / z), 0.86)
+        if scale > 30:
+            flat = scale * _ring(10, 0) * (1, CAMERA_HEIGHT / z)
+            canvas.darken([(foot + radius * flat, 0.86) for radius in (0.34, 0.24)])
+        steps = _steps(z)
         for name, track, figure in layers:
             pixels = figure.corners * (scale * size * np.array((1, -1))) + foot
             region = canvas.region(pixels)
@@ -761,8 +779,10 @@ class _View:
             fixed, end = (pixels * 16 - 8).astype(np.int32), 0
             for count, color in figure.parts:
                 start, end = end, end + count
-                cv2.fillConvexPoly(canvas.picture, fixed[start:end], hazed(color, z), cv2.LINE_AA, _SUBPIXEL)
-                cv2.fillConvexPoly(canvas.slots, fixed[start:end], slot, cv2.LINE_8, _SUBPIXEL)
+                polygon = fixed[start:end]
+                cv2.fillConvexPoly(canvas.picture, polygon, _mixed(color, steps), cv2.LINE_AA, _SUBPIXEL)
+                if canvas.slots is not None:
+                    cv2.fillConvexPoly(canvas.slots, polygon, slot, cv2.LINE_8, _SUBPIXEL)
 
 
 _RED, _WHITE, _BLUE, _YELLOW = (176, 30, 34), (228, 228, 224), (26, 70, 150), (232, 186, 40)

@@ -216,7 +216,7 @@ class _Builder:
             paint=paint * light,
             normal=normal,
             offset=(normal * shape[:, 0]).sum(1),
-            worth=size / np.where(outlines, np.float32(0.6), np.float32(1.6)),
+            worth=size / np.where(outlines, np.float32(0.6), np.float32(4)),
             outline=np.array(outlines),
             length=self.length,
             width=width,

@@ -208,6 +208,8 @@ class HousePaint:
     front: Surface
     roof: Surface | None
     gable: Surface
+    plain: Color
+    """The gable's from afar."""
 
 
 RIM = 6
@@ -309,7 +311,7 @@ def _house(rng: np.random.Generator, detail: float, plaster: Color) -> HousePain
     painted, cut = to_bytes(wall), round(roof * scale)
     covered = Surface(painted[:cut], width, roof) if roof else None
     gable = _gable(rng, scale, plaster, height, eaves)
-    return HousePaint(Surface(painted[cut:], width, eaves), covered, gable)
+    return HousePaint(Surface(painted[cut:], width, eaves), covered, gable, gable.mean)
 
 
 def _gable(rng: np.random.Generator, scale: float, plaster: Color, height: float, eaves: float) -> Surface:
@@ -447,8 +449,12 @@ class Sprite:
         return cls(tuple(levels), (left, right, (rows - y) / rows, (rows - y - height) / rows))
 
 
-Plant = tuple[Sprite, ...]
-"""Its parts, to be drawn in order."""
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """A tree or bush: its parts, to be drawn in order, and all of it in one, which is cheaper where it is small."""
+
+    parts: tuple[Sprite, ...]
+    whole: Sprite
 
 
 @lru_cache(maxsize=4)
@@ -505,7 +511,11 @@ def _tree(rng: np.random.Generator, detail: float) -> Plant:
     bark = to_bytes(bark * np.linspace(1.6, 0.4, width)[:, None])
     twiggy = (twigs > 0) & ~where
     picture[twiggy] = bark[twiggy]
-    return Sprite.cut(bark, trunk > 0), Sprite.cut(to_bytes(picture), where | twiggy)
+    crown = where | twiggy
+    leaves = to_bytes(picture)
+    below = (trunk > 0) & ~crown
+    whole = Sprite.cut(np.where(below[..., None], bark, leaves), crown | below)
+    return Plant((Sprite.cut(bark, trunk > 0), Sprite.cut(leaves, crown)), whole)
 
 
 def _bush(rng: np.random.Generator, detail: float) -> Plant:
@@ -516,7 +526,8 @@ def _bush(rng: np.random.Generator, detail: float) -> Plant:
     clumps = np.stack([xs, ys, rng.uniform(0.16, 0.24, count) * height], 1)
     picture, where = _leaves(rng, height, width, clumps, 5 * detail)
     where[round(0.8 * height) :, round(0.16 * width) : round(0.84 * width)] = True
-    return (Sprite.cut(to_bytes(picture), where),)
+    whole = Sprite.cut(to_bytes(picture), where)
+    return Plant((whole,), whole)
 
 
 @lru_cache(maxsize=4)

@@ -30,7 +30,7 @@ from pipeline.frame import Frame, Mode
 from pipeline.picture import ColorTags, blendable_format, converted, on_device, pixel_format, rotated, stays_on_device
 from pipeline.redact import strip_credentials
 from pipeline.state import StateChange
-from pipeline.synthetic import SCHEME, SyntheticOptions, as_video_frame, parse_synthetic, synthetic_frames
+from pipeline.synthetic import SCHEME, SyntheticOptions, as_video_frame, parse_synthetic
 from pipeline.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -497,11 +497,10 @@ class SyntheticSource:
         return StreamInfo.of(first, options.time_base, options.fps, options.frames)
 
     def __iter__(self) -> Iterator[Frame | AudioPacket]:
-        for drawn in synthetic_frames(self.options):
-            image = self._normalize(as_video_frame(drawn.picture))
-            yield Frame(
-                self.id, drawn.index, drawn.pts, self.options.time_base, time.time(), time.monotonic(), image, 1
-            )
+        scene = self.options.scene()
+        for index in range(self.options.frames):
+            image = self._normalize(as_video_frame(scene.picture(index)))
+            yield Frame(self.id, index, index, self.options.time_base, time.time(), time.monotonic(), image, 1)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -190,7 +190,7 @@ def _drive(size: tuple[int, int], fps: Fraction, seed: int) -> Iterator[NDArray[
 @functools.lru_cache(maxsize=192)
 def _drawn(size: tuple[int, int], fps: Fraction, seed: int, index: int) -> NDArray[np.uint8]:
     """A picture of the drive; kept, for most clips of a test run are of the same one, and drawing is what costs."""
-    picture = _scene(size, fps, seed).frame(index)[0]
+    picture = _scene(size, fps, seed).picture(index)
     picture.flags.writeable = False
     return picture
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from engines.classes import CITYSCAPES_CLASSES
 from pipeline.frame import Box
 from pipeline.scene import CAMERA_HEIGHT, CLASS, SyntheticScene
+from pipeline.scene_cover import Cover
 from pipeline.scene_world import Road, World
 
 SMALL = (320, 180)
@@ -56,6 +57,55 @@ def test_seeds_make_different_towns() -> None:
     pictures = [SyntheticScene(*SMALL, seed=seed).frame(0)[0].astype(int) for seed in (0, 1, 2)]
     assert np.abs(pictures[0] - pictures[1]).mean() > 5
     assert np.abs(pictures[1] - pictures[2]).mean() > 5
+
+
+@pytest.mark.parametrize(("size", "seed", "index"), [(SMALL, 0, 0), (SMALL, 5, 333), ((960, 540), 2, 40)])
+def test_a_picture_alone_is_that_of_the_frame(size: tuple[int, int], seed: int, index: int) -> None:
+    scene = SyntheticScene(*size, seed=seed)
+    np.testing.assert_array_equal(scene.picture(index), scene.frame(index)[0])
+
+
+@pytest.mark.parametrize("seed", [0, 2, 3])
+def test_what_is_left_out_is_not_seen(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = SyntheticScene(641, 360, seed=seed)
+    for index in (0, 77, 400):
+        picture, label, boxes = scene.frame(index)
+        with monkeypatch.context() as blind:
+            blind.setattr(Cover, "add", lambda *_: None)
+            all_of_it, labelled, all_boxes = scene.frame(index)
+        assert boxes == all_boxes
+        # what is cut elsewhere is rounded otherwise along its rim
+        assert (label != labelled).mean() < 2e-4
+        assert (np.abs(picture.astype(int) - all_of_it).max(2) > 2).mean() < 5e-3
+
+
+_EDGES = st.tuples(st.floats(-60, 200), st.floats(-60, 150), st.floats(0, 120))
+
+
+@given(
+    walls=st.lists(st.tuples(_EDGES, _EDGES), max_size=6),
+    region=st.tuples(st.integers(-9, 140), st.integers(-9, 70), st.integers(0, 70), st.integers(0, 70)),
+)
+def test_only_what_walls_cover_is_hidden(
+    walls: list[tuple[tuple[float, float, float], tuple[float, float, float]]], region: tuple[int, int, int, int]
+) -> None:
+    width, height = 133, 75
+    cover, covered = Cover(width, height), np.zeros((height, width), bool)
+    v, u = np.mgrid[:height, :width] + 0.5
+    for (u1, top1, tall1), (u2, top2, tall2) in walls:
+        cover.add((u1, top1, top1 + tall1), (u2, top2, top2 + tall2))
+        if u1 != u2:
+            share = (u - u1) / (u2 - u1)
+            top, end = top1 + share * (top2 - top1), top1 + tall1 + share * (top2 + tall2 - top1 - tall1)
+            covered |= (share >= 0) & (share <= 1) & (v >= top) & (v <= end)
+    x1, y1, wide, tall = region
+    asked = np.zeros_like(covered)
+    asked[max(y1, 0) : max(y1 + tall, 0), max(x1, 0) : max(x1 + wide, 0)] = True
+    left, top, right, bottom = cover.visible(x1, y1, x1 + wide, y1 + tall) or (0, 0, 0, 0)
+    seen = np.zeros_like(covered)
+    seen[top:bottom, left:right] = True
+    assert not (seen & ~asked).any()
+    assert not (asked & ~seen & ~covered).any()
 
 
 @settings(max_examples=30, deadline=None)
