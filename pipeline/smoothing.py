@@ -3,17 +3,18 @@
 Each pixel has a class that it shows and a trust in it, from nothing to full. A look that agrees adds to the trust, one
 that does not takes from it, in proportion to the time since the look before and to the segmenter's confidence; when no
 trust is left the class seen now is shown, with half trust. As in OctoMap's clamping update policy (Hornung et al.,
-Autonomous Robots 34, 2013, section 3.4) full trust is a bound, so that what has been seen for long changes as soon as
-what has been seen for a moment, and the lag is bounded too. A disagreement weighs the more the more the picture itself
+Autonomous Robots 34, 2013) full trust is a bound, so that what was seen for an hour is given up no later than what was
+seen for a moment, and the lag is bounded. A disagreement weighs the more the more the picture itself
 has changed there: what moves is taken at once, what flickers on a still picture is not. Labels handed on as far as the
 pictures look alike are Miksik et al., "Efficient Temporal Consistency for Streaming Video Scene Analysis" (ICRA 2013),
 for the case in which nothing is known of the motion; a weight that grows with disagreement is what
 workadventure#6565 does to keep moving edges crisp, one that falls with the network's uncertainty what MediaPipe's
 SegmentationSmoothingCalculator does.
 
-Motion is not compensated, for optical flow costs several times the whole budget of 0.3 ms a look. Under a moving camera
-much of the picture changes, and there the smoothing gives way by itself; where too much of it has changed at once (a
-cut, a swing of the camera), or nothing was seen for a while (a camera that was away), it begins anew.
+Motion is not compensated: OpenCV's fastest optical flow (DIS, 0.44 ms at 256×256) takes three times as long as all of
+this. Under a moving camera much of the picture changes, and there the smoothing gives way by itself; where too much of
+it has changed at once (a cut, a swing of the camera), or nothing was seen for a while (a camera that was away), it
+begins anew.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class SmoothingOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How class maps are smoothed over time.
 
     Attributes:
-        hold: seconds for which a certain look must be contradicted, on a still picture, before another class is shown;
-            the least sure contradiction takes 3.3 times as long.
+        hold: seconds for which a fully trusted class must be contradicted, with certainty and on a still picture,
+            before another one is shown; the least sure contradiction takes 3.3 times as long.
         motion: grey levels by which a pixel's picture changes from look to look that double a contradiction's weight;
             more for a noisy camera.
     """

@@ -446,4 +446,4 @@ def test_a_wrong_value_is_named(tmp_path: Path, text: str, says: str) -> None:
 def test_it_is_in_the_schema() -> None:
     schema = msgspec.json.encode(config_schema()).decode()
     assert '"SmoothingOptions"' in schema
-    assert "seconds for which a certain look must be contradicted" in schema
+    assert "seconds for which a fully trusted class must be contradicted" in schema
