@@ -9,9 +9,11 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 from engines.errors import OutputError, UsageError
+from pipeline.picture import plane
 from pipeline.synthetic import (
     SyntheticOptions,
     as_video_frame,
@@ -103,6 +105,18 @@ def test_a_video_frame_is_bt709_in_limited_range_and_says_so(color: tuple[int, i
     wanted = (16 + 219 * luma, 128 + 224 * (b - luma) / 1.8556, 128 + 224 * (r - luma) / 1.5748)
     planes = [np.asarray(plane).reshape(plane.height, plane.line_size)[:, : plane.width] for plane in frame.planes]
     assert [float(plane.mean()) for plane in planes] == pytest.approx(wanted, abs=1.5)
+
+
+@pytest.mark.parametrize("size", [(64, 36), (33, 19)])
+def test_a_video_frame_is_the_picture_that_swscale_makes(size: tuple[int, int]) -> None:
+    small = np.random.default_rng(1).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    picture = np.asarray(cv2.resize(small, size, interpolation=cv2.INTER_LINEAR), np.uint8)
+    rgb = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    theirs = rgb.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
+    for index in range(3):
+        off = np.abs(plane(as_video_frame(picture), index).astype(int) - plane(theirs, index))
+        assert off.mean() < 1.5
+        assert off.max() <= (1 if index == 0 else 12)
 
 
 def test_a_labelled_folder_holds_the_frames(tmp_path: Path) -> None:
