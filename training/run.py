@@ -109,6 +109,10 @@ class Checkpoints(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         if trainer.global_step % self.every == 0:
             trainer.save_checkpoint(self.folder / LAST)
+        if trainer.global_step == trainer.max_steps:
+            # Lightning evaluates where a run is stopped, and else only every so many steps: the last step, where the
+            # learning rate has come down, is to have its chance of being the best.
+            trainer.should_stop = True
 
     def on_validation_end(self, trainer: L.Trainer, *_: Any) -> None:
         score = float(trainer.callback_metrics[f"dev/{self.score}"])

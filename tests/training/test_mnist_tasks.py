@@ -69,13 +69,21 @@ def test_dropout_is_the_same_in_a_resumed_run(folder: Path, tmp_path: Path) -> N
     broken.mkdir()
 
     def keep_the_second(line: str) -> None:
-        if line.startswith("step 3/"):  # said before its own checkpoint is written
+        if line.startswith("step 3/3  loss"):  # said before its own checkpoint is written
             shutil.copy(whole / "last.ckpt", broken)
 
     expected = torch.load(train(recipe, folder, whole, say=keep_the_second), weights_only=True)
     assert torch.load(broken / "last.ckpt", weights_only=True)["global_step"] == 2
     resumed = torch.load(train(recipe, folder, broken, resume=True, say=lambda _: None), weights_only=True)
     torch.testing.assert_close(resumed["state_dict"], expected["state_dict"], rtol=0, atol=0)
+
+
+def test_the_last_step_is_evaluated_whatever_the_interval(folder: Path, tmp_path: Path) -> None:
+    recipe = read_recipe("mnist-circles", [*TINY, "steps=3", "widths=[8,8,8]"])
+    assert recipe.evaluate_every == 2
+    lines: list[str] = []
+    train(recipe, folder, tmp_path / "run", say=lines.append)
+    assert [line.split(":")[0] for line in lines if "dev" in line] == ["step 2/3  dev", "step 3/3  dev"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
