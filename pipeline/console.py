@@ -41,6 +41,9 @@ _OPENING_SECONDS = 1.0
 
 _INTERRUPTED = 130
 
+LAST_WORDS_SECONDS = 0.2
+"""How long the end waits for whoever reads standard output and standard error."""
+
 
 def run_session(config: Config, *, resume: bool = False, verbose: bool = False) -> int:
     """Run a configuration with progress on standard error; returns the exit code.
@@ -50,32 +53,34 @@ def run_session(config: Config, *, resume: bool = False, verbose: bool = False) 
     """
     console = Console(stderr=True, highlight=False)
     set_up_logging(console, verbose)
-    with _Signals(console) as signals, signals.opened(partial(_opened, config, resume, console)) as session:
-        for name in session.already_complete:
-            console.print(f"{name}: complete already, nothing to resume")
-        if not session.plans:
-            return 0
-        for plan in session.plans:
-            info, source = plan.info, plan.source
-            kept = "every frame" if source.mode == "file" else "the newest frame wins"
-            console.print(
-                f"{source.id}: {source.mode}, {kept}; {info.width}×{info.height}, {float(info.rate):.6g} fps",
-                markup=False,
-            )
-        for model in session.models:
-            engine = model.engine
-            console.print(f"{model.name}: {engine.backend} {engine.precision} on {model.device}", markup=False)
-        signals.stop(session.runtime)
-        with _progress(session, console) as poll:
-            result = session.run(poll)
-    values = summary(session, result)
-    if config.summary is not None:
-        write_summary(config.summary, values)
-    _print_result(console, session, result)
-    code = exit_code(result)
-    if signals.heard:
-        _leave(code)  # a thread that hangs in native code, such as a socket's last messages, holds up no end
-    return code
+    with _Signals(console) as signals:
+        with signals.opened(partial(_opened, config, resume, console)) as session:
+            for name in session.already_complete:
+                console.print(f"{name}: complete already, nothing to resume")
+            if not session.plans:
+                return 0
+            for plan in session.plans:
+                info, source = plan.info, plan.source
+                kept = "every frame" if source.mode == "file" else "the newest frame wins"
+                console.print(
+                    f"{source.id}: {source.mode}, {kept}; {info.width}×{info.height}, {float(info.rate):.6g} fps",
+                    markup=False,
+                )
+            for model in session.models:
+                engine = model.engine
+                console.print(f"{model.name}: {engine.backend} {engine.precision} on {model.device}", markup=False)
+            signals.stop(session.runtime)
+            with _progress(session, console) as poll:
+                result = session.run(poll)
+        values = summary(session, result)
+        if config.summary is not None:
+            write_summary(config.summary, values)
+        _print_result(console, session, result)
+        code = exit_code(result)
+        if signals.heard:
+            # A thread that hangs in native code, such as a socket's last messages, holds up no end.
+            leave(code, patience=EXIT_SECONDS)
+        return code
 
 
 def _opened(config: Config, resume: bool, console: Console) -> Session:
@@ -142,7 +147,7 @@ class _Signals:
         opening.join(_OPENING_SECONDS)
         if opening.is_alive():
             self._console.show_cursor()  # a bar hides it
-            _leave(_INTERRUPTED)  # nothing has been written yet
+            leave(_INTERRUPTED)  # nothing has been written yet
         (session,) = made
         if isinstance(session, BaseException):
             raise session
@@ -162,36 +167,49 @@ class _Signals:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._received += 1
         if self._received == 1:
+            began = time.monotonic()
             self._heard.set()
-            self._console.print("stopping: finishing the files (once more to stop at once)")
-            threading.Thread(target=self._bound, name="stop", daemon=True).start()
+            threading.Thread(target=self._bound, args=(began,), name="stop", daemon=True).start()
             if self._runtime is not None:
                 self._runtime.stop()
+            with suppress(OSError, ValueError, RuntimeError):  # nobody reads it, or what was interrupted was writing
+                self._console.print("stopping: finishing the files (once more to stop at once)")
             return
-        if self._runtime is not None:
-            self._runtime.abort()
-        if self._received > 2 or self._runtime is None or not self._runtime.wait(_SECOND_SIGNAL_SECONDS):
+        if self._received > 2 or self._runtime is None:
+            os._exit(128 + number)
+        self._runtime.abort()
+        if not self._runtime.wait(_SECOND_SIGNAL_SECONDS):
             os._exit(128 + number)
 
-    def _bound(self) -> None:
-        """See to it that a stop comes to its end."""
-        if self._over.wait(FINISH_SECONDS):
+    def _bound(self, began: float) -> None:
+        """See to it that a stop comes to its end `EXIT_SECONDS` after it `began`, whatever is waited for elsewhere."""
+        if self._over.wait(began + FINISH_SECONDS - time.monotonic()):
             return
-        runtime = self._runtime
-        if runtime is not None:
-            runtime.abort()
-        if self._over.wait(EXIT_SECONDS - FINISH_SECONDS):
+        if self._runtime is not None:
+            threading.Thread(target=self._runtime.abort, name="abort", daemon=True).start()
+        if self._over.wait(began + EXIT_SECONDS - time.monotonic()):
             return
-        hanging = [] if runtime is None else runtime.result().not_stopped
+        leave(_INTERRUPTED, self._say_what_hangs)
+
+    def _say_what_hangs(self) -> None:
+        hanging = [] if self._runtime is None else self._runtime.result().not_stopped
         self._console.print(f"left behind what did not stop: {', '.join(hanging) or 'the outputs'}", markup=False)
-        _leave(_INTERRUPTED)
 
 
-def _leave(code: int) -> NoReturn:
-    """End the process though threads of it hang."""
-    logging.shutdown()
-    with suppress(OSError, ValueError):  # nobody reads it any more
-        sys.stdout.flush()
+def leave(code: int, last_words: Callable[[], None] = lambda: None, patience: float = LAST_WORDS_SECONDS) -> NoReturn:
+    """End the process though threads of it hang, be it in writing to somebody who does not read: that is why
+    `last_words`, and what the logs and standard output hold back, have `patience` seconds.
+    """
+
+    def speak() -> None:
+        with suppress(OSError, ValueError, RuntimeError):  # nobody reads it any more
+            last_words()
+            logging.shutdown()
+            sys.stdout.flush()
+
+    speaking = threading.Thread(target=speak, name="last words", daemon=True)
+    speaking.start()
+    speaking.join(patience)
     os._exit(code)
 
 

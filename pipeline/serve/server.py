@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from engines.errors import OutputError, RoadlensError, UsageError
 from pipeline.config import Config
+from pipeline.console import leave
 from pipeline.serve.access import Access, Guard
 from pipeline.serve.options import ServeOptions, read_token
 from pipeline.serve.service import Service
@@ -154,9 +155,10 @@ def _stop(service: Service, opened: _Opening, server: uvicorn.Server, http: thre
     server.force_exit = True
     if not over or http.is_alive():
         # Native code that never returns, such as a compiler at work, would hold up the interpreter's own end.
-        log.warning("stopped, and left behind what did not stop by itself")
-        logging.shutdown()
-        os._exit(error.exit_code if isinstance(error, RoadlensError) else code)
+        leave(
+            error.exit_code if isinstance(error, RoadlensError) else code,
+            lambda: log.warning("stopped, and left behind what did not stop by itself"),
+        )
     return code
 
 
