@@ -174,7 +174,7 @@ def report(
 ) -> None:
     """Measure models side by side and write one HTML page: table, curves, classes, confusions, pictures."""
     _need_training("report", also=("jinja2",))
-    from training.report import insert_table, measure, table, write_page
+    from training.report import around_table, insert_table, measure, table, write_page
 
     folders: dict[str, Path] = {}
     for text in runs or []:
@@ -185,6 +185,8 @@ def report(
             )
         folders[name] = Path(folder)
     places = data_folders(data)
+    if readme is not None:
+        around_table(readme)  # before minutes of measuring
     page = output or (None if markdown or readme else Path("report.html"))
     sections = measure(
         models, places, split, runs=folders, seconds=seconds, cache=cache, skip_broken=skip_broken, say=_complain

@@ -307,6 +307,13 @@ def test_a_readme_without_a_place_is_left_alone(content: str | None, sections: l
     assert content is None or readme.read_text() == content
 
 
+def test_a_readme_without_a_place_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_bytes(b"\xff")
+    # The folder of data is not there either, which measuring would say.
+    with pytest.raises(OutputError, match=r"README\.md cannot be read \(it is not UTF-8 text\)"):
+        call("report", "cityscapes-unet", "--data", tmp_path / "none", "--readme", tmp_path / "README.md")
+
+
 @pytest.mark.parametrize("text", ["x", "=x", "x="])
 def test_a_run_is_named_by_model_and_folder(text: str, pairs_folder: Path) -> None:
     with pytest.raises(UsageError, match=rf"--run {text} is not MODEL=DIR"):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-__all__ = ["Section", "insert_table", "measure", "write_page"]
+__all__ = ["Section", "around_table", "insert_table", "measure", "write_page"]
 
 BEGIN = "<!-- models: written by `roadlens report --readme`, not by hand -->"
 """In a README: where the table begins that `insert_table` writes."""
@@ -108,20 +108,31 @@ def write_page(sections: Sequence[Section], path: Path) -> None:
     write_file(path, render(sections).encode())
 
 
+def around_table(path: Path) -> tuple[str, str]:
+    """What stands in a README before and behind the marks between which the table of models belongs.
+
+    Raises:
+        OutputError: the file cannot be read, or has not both marks.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise OutputError(f"{path} cannot be read ({reason}); give a README with both marks") from None
+    before, found, rest = text.partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not found or not ended:
+        raise OutputError(f"{path} has no place for the table of models; write the lines {BEGIN!r} and {END!r} into it")
+    return before, after
+
+
 def insert_table(sections: Sequence[Section], path: Path) -> None:
     """Put the table of models between the two marks in a README, in place of what stands there.
 
     Raises:
         OutputError: the file cannot be read or written, or has not both marks.
     """
-    try:
-        text = path.read_text()
-    except OSError as error:
-        raise OutputError(f"{path} cannot be read ({error.strerror}); give a README with both marks") from None
-    before, found, rest = text.partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not found or not ended:
-        raise OutputError(f"{path} has no place for the table of models; write the lines {BEGIN!r} and {END!r} into it")
+    before, after = around_table(path)
     write_file(path, f"{before}{BEGIN}\n{table(sections)}{END}{after}".encode())
 
 
