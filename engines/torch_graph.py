@@ -304,8 +304,8 @@ def _depth_to_space(x: Tensor, side: int, depth_first: bool) -> Tensor:
 
 def _batch_norm(x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, epsilon: float) -> Tensor:
     # In fp32: the statistics may be of another type than what they normalise.
-    wide = [each.float() for each in (x, mean, variance, scale, bias)]
-    return F.batch_norm(*wide, training=False, eps=epsilon).to(x.dtype)
+    wide = F.batch_norm(x.float(), mean.float(), variance.float(), scale.float(), bias.float(), eps=epsilon)
+    return wide.to(x.dtype)
 
 
 def _elementwise(function: Callable[..., Any]) -> Translate:

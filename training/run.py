@@ -163,7 +163,7 @@ def train(
 
     Raises:
         UsageError: `output` holds a run and `resume` is not asked for, or the checkpoint there is of another recipe;
-            or the batch does not fit on the GPU.
+            the batch does not fit on the GPU; or there are more devices than pictures in a batch or on `dev`.
         SourceError: the data cannot be read.
         ModelError: the encoder weights cannot be read.
         OutputError: `output` cannot be written to, or the disk is full; the last checkpoint is still good.
@@ -190,6 +190,10 @@ def train(
         raise UsageError(
             f"batch = {recipe.batch} is too small for {type(model).__name__} on {trainer.world_size} devices; "
             f"give batch={least} or more"
+        )
+    if len(dev) < trainer.world_size:  # who has nothing to score would be waited for without end
+        raise UsageError(
+            f"dev has {len(dev)} pictures and each of {trainer.world_size} devices scores a part; take fewer devices"
         )
     try:
         trainer.fit(learner, ckpt_path=str(last) if last.exists() else None, weights_only=True)

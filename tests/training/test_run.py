@@ -142,6 +142,11 @@ def test_too_small_a_batch_is_refused(pairs_folder: Path, tmp_path: Path) -> Non
         train(override(TINY["pspnet"], ["batch=1"]), pairs_folder, tmp_path / "run")
 
 
+def test_more_devices_than_pictures_to_score_are_refused(pairs_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="dev has 2 pictures and each of 3 devices scores a part"):
+        train(override(TINY_UNET, ["batch=3"]), pairs_folder, tmp_path / "run", devices=3, say=_silent)
+
+
 class Greedy(UNet):
     """A network that a GPU has no room for. There is no GPU in these tests: torch's own error stands for it."""
 
