@@ -128,12 +128,16 @@ class Checkpoints(L.Callback):
 def _own_settings() -> Iterator[None]:
     """What a run sets for the whole process is as it was when the run is over."""
     threads, deterministic = cv2.getNumThreads(), torch.are_deterministic_algorithms_enabled()
+    lightning = logging.getLogger("lightning.pytorch")
+    level = lightning.level
+    lightning.setLevel(logging.WARNING)
     # OpenCV's own threads would fight torch's; views are made in threads of ours.
     cv2.setNumThreads(1)
     try:
         with warnings.catch_warnings():
             yield
     finally:
+        lightning.setLevel(level)
         cv2.setNumThreads(threads)
         torch.use_deterministic_algorithms(deterministic)
 
@@ -227,7 +231,6 @@ def _start_output(output: Path, recipe: Recipe) -> None:
 def _make_trainer(
     recipe: Recipe, output: Path, callbacks: list[L.Callback], devices: int | None, nodes: int
 ) -> L.Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for known in (
         "does not have many workers",  # meant: the data lies in memory
         "It is recommended to use `self.log",  # the dev scores are those of all processes already

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -122,12 +123,13 @@ def test_a_checkpoint_knows_its_recipe_and_gives_the_average(tiny_run: Path) -> 
 def test_a_run_leaves_the_process_as_it_was(pairs_folder: Path, tmp_path: Path) -> None:
     before = cv2.getNumThreads()
     cv2.setNumThreads(3)
-    filters = list(warnings.filters)
+    filters, level = list(warnings.filters), logging.getLogger("lightning.pytorch").level
     try:
         train(TINY_UNET, pairs_folder, tmp_path / "run", say=_silent)
         assert cv2.getNumThreads() == 3
         assert not torch.are_deterministic_algorithms_enabled()
         assert warnings.filters == filters
+        assert logging.getLogger("lightning.pytorch").level == level
     finally:
         cv2.setNumThreads(before)
 
