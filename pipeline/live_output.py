@@ -202,6 +202,8 @@ class LiveOutput:
     def close(self) -> None:
         """Stop now; destinations have `CLOSE_SECONDS` to end what they write. Twice is allowed."""
         with self._changed:
+            if self._closed:
+                return
             self._closed = True
             self._changed.notify_all()
         for destination in self.destinations:
