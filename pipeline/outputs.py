@@ -72,9 +72,11 @@ def open_outputs(
     metrics: Metrics,
     observers: Sequence[OutputObserver] = (),
     browsers: BrowserView | None = None,
+    gone: Callable[[], bool] = lambda: False,
 ) -> LiveOutput | None:
     """The live output of a stream with all its destinations, started; None where nothing goes out. `browsers` get what
-    is encoded for the others.
+    is encoded for the others. Once the stream is `gone` the metrics hear of it no more: destinations end in their own
+    time, and the name may be another's by then.
 
     Raises:
         OutputError: a folder cannot be written, or no encoder opens.
@@ -83,12 +85,13 @@ def open_outputs(
         return None
 
     def observe(change: OutputChange) -> None:
-        metrics.output(change)
+        if not gone():
+            metrics.output(change)
         for observer in observers:
             observer(change)
 
     def dropped(output: str) -> Callable[[int, str], None]:
-        return lambda count, reason: metrics.output_dropped(stream, output, reason, count)
+        return lambda count, reason: None if gone() else metrics.output_dropped(stream, output, reason, count)
 
     destinations: list[Destination] = []
     if options.hls is not None:

@@ -1110,9 +1110,9 @@ class Runtime:
 
     def _say(self, stream: _Stream, state: SourceState, reason: str = "") -> None:
         """Tell the observer that a stream entered a state, where its source does not; a failure is told always."""
+        if stream.gone or stream.state is SourceState.FAILED:
+            return  # removed with a thread that did not stop then, or its decoder is not aware yet that it has failed
         stream.state = state
-        if stream.gone:
-            return  # removed with a thread that did not stop then
         if state is SourceState.FAILED or not isinstance(stream.plan.source, LiveSource):
             self._observe(StateChange(stream.plan.source.id, state, reason, at=time.time()))
 

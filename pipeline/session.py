@@ -401,7 +401,8 @@ class Session:
         files = self._file_sinks(stream, info, start)
         browsers = BrowserView(stream.id) if self._serving else None
         stream.output = open_outputs(
-            stream.id, info, source.mode, self.config.outputs, self.metrics, [self._told_of_output], browsers
+            stream.id, info, source.mode, self.config.outputs, self.metrics, [self._told_of_output], browsers,
+            partial(_gone, weakref.ref(stream)),
         )  # fmt: skip
         if stream.output is not None:
             stream.browsers = browsers
@@ -443,8 +444,9 @@ class Session:
         if stream is None and change.stream not in self._going:
             return
         if stream is not None:
-            # What ended after it failed has failed; and a source may say what the runtime says as well.
-            if stream.change.state is SourceState.FAILED and change.state.final and stream.change is not change:
+            # What ended after it failed has failed; a source may say what the runtime says as well, and what it did
+            # before it knew.
+            if stream.change.state is SourceState.FAILED and stream.change is not change:
                 return
             stream.change = change
             if stream.output is not None:
@@ -827,6 +829,11 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _gone(held: weakref.ref[RunningStream]) -> bool:
+    stream = held()
+    return stream is None or stream.removed
 
 
 def _device_names(devices: Sequence[str]) -> list[str]:

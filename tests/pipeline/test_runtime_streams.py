@@ -381,3 +381,26 @@ def test_what_a_stream_held_is_closed_before_its_removal_returns(model: Scripted
     runtime.remove("a", over=lambda: closed.append(True))
     assert closed == [True]
     runtime.close()
+
+
+def test_a_stream_that_has_failed_streams_no_more(model: ScriptedEngine) -> None:
+    said: list[StateChange] = []
+    failed = threading.Event()
+
+    def observe(change: StateChange) -> None:
+        said.append(change)
+        if change.state is SourceState.FAILED:
+            failed.set()
+
+    def breaks(_: object) -> None:
+        raise OutputError("the disk is full")
+
+    def waits(index: int) -> None:
+        if index == 1:
+            failed.wait(LONG)
+
+    source = ScriptedSource("a", 5, before=waits)
+    runtime = Runtime([plan(source, Collect(breaks))], [LoadedModel(model)], observe=observe)
+    runtime.start()
+    assert runtime.wait(LONG)
+    assert [c.state.value for c in said] == ["streaming", "failed"]

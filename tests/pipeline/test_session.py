@@ -15,14 +15,17 @@ import pytest
 from prometheus_client import generate_latest
 
 import engines
-from engines.errors import RoadlensError, SourceError, UsageError
+from engines.errors import OutputError, RoadlensError, SourceError, UsageError
 from engines.loading import Building, Degraded
 from pipeline import runtime as runtime_module
 from pipeline.config import Config, ModelConfig, PublishConfig, StreamConfig, VideoConfig
 from pipeline.connection import Reconnect
 from pipeline.frame import Analysis
+from pipeline.hls import HlsOptions
 from pipeline.live_input import LiveOptions
 from pipeline.metrics import Metrics
+from pipeline.output_state import OutputChange, OutputState
+from pipeline.outputs import OutputOptions
 from pipeline.session import Session
 from pipeline.state import SourceState, StateChange
 from tests.footage import write_clip
@@ -322,3 +325,30 @@ def test_what_a_removed_stream_holds_is_closed_once_its_thread_comes_back(
         assert not closed.is_set()
         gate.set()
         assert closed.wait(LONG)
+
+
+def test_an_output_that_ends_after_its_stream_was_removed_is_in_no_metric(segmenter: Path, tmp_path: Path) -> None:
+    removed = threading.Event()
+
+    class Breaks:
+        def consume(self, analysis: Analysis) -> None:
+            if analysis.frame.index == 3:
+                raise OutputError("the disk is full")
+
+    class Slow(Metrics):
+        def output(self, change: OutputChange) -> None:
+            if change.state is OutputState.CLOSED:
+                removed.wait(LONG)
+            super().output(change)
+
+    config = Config(
+        streams=(StreamConfig(DRIVE, "a"),), models=(ModelConfig(str(segmenter)),),
+        outputs=OutputOptions(hls=HlsOptions(tmp_path / "hls")),
+    )  # fmt: skip
+    with Session(config, serving=True, sinks=[Breaks()], metrics=Slow()) as session:
+        session.start()
+        until(lambda: session.streams["a"].change.state is SourceState.FAILED)
+        session.remove_stream("a")
+        removed.set()
+        until(lambda: not [t for t in threading.enumerate() if t.name == "hls a"])
+        assert not known_of(session, "a")
