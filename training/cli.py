@@ -135,8 +135,11 @@ def export(
     from training.recipe import read_recipe
 
     task, model = open_checkpoint(checkpoint, read_recipe(recipe) if recipe else None)
-    measured = read_evaluation(metrics, task.evaluation_type()).metrics() if metrics is not None else ()
     settings = task.recipe
+    evaluation = None if metrics is None else read_evaluation(metrics, task.evaluation_type())
+    if evaluation is not None and evaluation.model != settings.name:
+        raise UsageError(f"{metrics} says what {evaluation.model} reaches, and {checkpoint} is {settings.name}")
+    measured = () if evaluation is None else evaluation.metrics()
     spec = task.spec(height or settings.height, width or settings.width, version, measured)
     if confidence:
         if "confidence" not in task.optional_outputs:

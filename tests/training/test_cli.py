@@ -68,6 +68,17 @@ def test_train_export_eval_from_end_to_end(pairs_folder: Path, tmp_path: Path) -
     assert "| road |" in table.output
 
 
+def test_figures_of_another_model_are_not_written_into_an_export(
+    tiny_run: Path, pairs_folder: Path, tmp_path: Path
+) -> None:  # fmt: skip
+    scored = call("eval", tiny_run / "last.ckpt", "--data", pairs_folder, "-o", tmp_path)
+    assert scored.exit_code == 0, scored.output
+    path = tmp_path / "evaluation.json"
+    path.write_text(path.read_text().replace('"tiny-unet"', '"other"'))
+    with pytest.raises(UsageError, match=r"evaluation\.json says what other reaches, and .*last\.ckpt is tiny-unet"):
+        call("export", tiny_run / "last.ckpt", "-o", tmp_path / "x.onnx", "--metrics", path)
+
+
 def test_eval_of_an_export_needs_no_torch(tiny_export: Path, pairs_folder: Path) -> None:
     code = f"""
 import sys
