@@ -211,7 +211,7 @@ def test_two_hundred_streams_that_come_and_go_leave_nothing_behind(serving: Serv
     assert 'stream="stays"' in series
     assert list(session.streams) == list(session.runtime.counts()) == list(session.outputs) == ["stays"]
     (publisher,) = (s for s in session._shared if type(s).__name__ == "Publisher")
-    until(lambda: list(publisher._streams) == ["stays"])  # type: ignore[attr-defined]
+    until(lambda: list(publisher._streams) == ["stays"])
     totals = session.runtime.result().removed
     assert totals.emitted > emitted
     assert totals.decoded == totals.emitted + sum(totals.dropped.values())
