@@ -105,7 +105,7 @@ def test_the_others_go_on_while_one_comes_and_goes(server: Server, stream: str) 
         name = server.client.post(STREAMS, json={"source": DRIVE}).json()["id"]
         assert name == "synthetic"
         before = server.client.get(path).json()["frames_out"]
-        until(lambda before=before: server.client.get(path).json()["frames_out"] > before)  # type: ignore[misc]
+        until(lambda before=before: server.client.get(path).json()["frames_out"] > before)
         server.client.delete(f"{STREAMS}/{name}")
     answer = server.client.get(path).json()
     assert (answer["state"], answer["dropped"]) == ("streaming", {})
