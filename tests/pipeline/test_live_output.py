@@ -67,7 +67,7 @@ def test_an_odd_size_loses_a_line() -> None:
 
 # The output -----------------------------------------------------------------------------------------------------------
 def output(kept: Kept, mode: Mode = "live", card: CardOptions | None = None, **more: object) -> LiveOutput:
-    return LiveOutput("cam", info(), mode, [kept], FAST, card, **more)  # type: ignore[arg-type]
+    return LiveOutput("cam", info(), mode, [kept], FAST, card, **more)
 
 
 def test_nothing_of_a_file_is_dropped_and_its_times_are_kept() -> None:
