@@ -94,7 +94,7 @@ def test_only_what_walls_cover_is_hidden(
     v, u = np.mgrid[:height, :width] + 0.5
     for (u1, top1, tall1), (u2, top2, tall2) in walls:
         cover.add((u1, top1, top1 + tall1), (u2, top2, top2 + tall2))
-        if u1 != u2:
+        if abs(u1 - u2) > 1e-3:
             share = (u - u1) / (u2 - u1)
             top, end = top1 + share * (top2 - top1), top1 + tall1 + share * (top2 + tall2 - top1 - tall1)
             covered |= (share >= 0) & (share <= 1) & (v >= top) & (v <= end)
