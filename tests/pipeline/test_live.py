@@ -353,7 +353,7 @@ def test_what_is_iterated_after_opening_has_every_index_once(pieces: list[bytes]
         source.open()
         until(lambda: source._newest is not None)
         items = iter(source)
-        indices = [next(items).index for _ in range(5)]  # type: ignore[union-attr]
+        indices = [next(items).index for _ in range(5)]
         assert indices == sorted(set(indices))
         assert indices[-1] + 1 == 5 + sum(source.counts.dropped.values())
 
@@ -369,7 +369,7 @@ def test_resuming_begins_no_third_read_while_two_have_not_returned() -> None:
     options = LiveOptions(open_timeout=60, read_timeout=60, reconnect=QUICK)
     with Watched("rtsp://127.0.0.1:9/never", options, connect=connect) as watched:
         for number in range(MOST_ABANDONED):
-            watched.until(lambda number=number: len(hanging) > number)  # type: ignore[misc]
+            watched.until(lambda number=number: len(hanging) > number)
             watched.source.pause()
             watched.until(lambda: watched.source.state is SourceState.PAUSED)
             watched.source.resume()
