@@ -648,11 +648,12 @@ class Runtime:
                     continue
                 again = item.index < plan.first_frame
                 if again:
-                    audio.clear()
+                    # Sound comes ahead of the pictures: what lies behind this one belongs to those that follow.
+                    audio = [sound for sound in audio if sound.time > item.time]
                     if item.index < plan.first_frame - plan.warm_up:
                         continue
-                sample = Sample(item, self._inputs(stream, item, timings), audio, timings, again)
-                audio = []
+                sample = Sample(item, self._inputs(stream, item, timings), [] if again else audio, timings, again)
+                audio = audio if again else []
                 count = 0 if again else 1
                 self._count_decoded(stream, count)
                 if stream.state is not SourceState.STREAMING:

@@ -58,6 +58,12 @@ class AudioPacket:
     track: int
     packet: Packet[AudioStream]
 
+    @property
+    def time(self) -> float:
+        """When it is heard, in seconds; before everything where the packet does not say."""
+        pts, time_base = self.packet.pts, self.packet.time_base
+        return float("-inf") if pts is None else float(pts * time_base)
+
 
 @dataclass(slots=True)
 class StreamInfo:

@@ -7,6 +7,8 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,8 @@ from engines.errors import OutputError, SourceError
 from pipeline.frame import Analysis
 from pipeline.metrics import Metrics
 from pipeline.runtime import CREDITS, FILE_BURST, FILE_SLOT, LoadedModel, RunResult, Runtime, StreamPlan
+from pipeline.sources import AudioPacket, ClipSource
+from tests.footage import write_clip
 from tests.pipeline.scripted_engine import ScriptedEngine
 from tests.pipeline.scripted_source import ScriptedSource
 
@@ -327,6 +331,36 @@ def test_a_resumed_stream_skips_the_frames_it_has() -> None:
         assert runtime.wait(LONG)
     assert sink.indices == [6, 7, 8, 9]
     assert runtime.result().streams[0].counts.decoded == 4
+
+
+@pytest.mark.parametrize("warm_up", [0, 3])
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_resumed_stream_has_all_of_its_sound(tmp_path: Path, threads: int, warm_up: int) -> None:
+    """Sound comes ahead of the pictures, the more so where the decoder works at several: what belongs behind the last
+    frame skipped has been read by then."""
+
+    class Sound(Collect):
+        def __init__(self) -> None:
+            super().__init__()
+            self.times: list[Fraction] = []
+
+        def consume_audio(self, item: AudioPacket) -> None:
+            assert item.packet.pts is not None
+            self.times.append(item.packet.pts * item.packet.time_base)
+
+    def run(first: int) -> list[Fraction]:
+        source, sink = ClipSource("a", [tmp_path / "a.mp4"], threads), Sound()
+        with engine() as model:
+            plan = StreamPlan(source, source.open(), (), [sink], first_frame=first, warm_up=warm_up if first else 0)
+            runtime = Runtime([plan], [LoadedModel(model)])
+            runtime.start()
+            assert runtime.wait(LONG)
+        assert sink.indices[0] == first
+        return sink.times
+
+    write_clip(tmp_path / "a.mp4", frames=60, size=(160, 90), audio=True, bframes=2)
+    wanted = [time for time in run(0) if time >= 1]
+    assert [time for time in run(25) if time >= 1] == wanted
 
 
 @pytest.mark.parametrize("warm_up", [0, 2, 4, 6, 9])
