@@ -106,19 +106,27 @@ class AnonymizeStage:
     def process(self, analysis: Analysis) -> Analysis:
         """Blur; a frame without a class map is blurred as a whole."""
         frame = analysis.frame
-        size = (frame.image.width, frame.image.height)
-        if analysis.class_map is None:
-            covered = np.full((1, 1), 255, np.uint8)
-        else:
-            boxes = [box for box in analysis.boxes if box.origin != self._segmenter]
-            mask = sensitive(analysis.class_map, analysis.classes, boxes, size, self._options)
-            if analysis.unsmoothed is not None:  # who is seen now is covered now
-                mask |= sensitive(analysis.unsmoothed, analysis.classes, (), size, self._options)
-            covered = self._held(frame.time, widened(mask, self._options.margin))
+        mask = self._mask(analysis)
+        covered = np.full((1, 1), 255, np.uint8) if mask is None else self._held(frame.time, mask)
         analysis.frame = replace(frame, image=blurred(on_host(frame.image), covered, self._options.blocks))
         analysis.picture = None
         analysis.anonymized = True
         return analysis
+
+    def remember(self, analysis: Analysis) -> None:
+        """Look at a frame before the first that is given out: who is missed in that one is covered still."""
+        if (mask := self._mask(analysis)) is not None:
+            self._held(analysis.frame.time, mask)
+
+    def _mask(self, analysis: Analysis) -> UInt8 | None:
+        if analysis.class_map is None:
+            return None
+        size = (analysis.frame.image.width, analysis.frame.image.height)
+        boxes = [box for box in analysis.boxes if box.origin != self._segmenter]
+        mask = sensitive(analysis.class_map, analysis.classes, boxes, size, self._options)
+        if analysis.unsmoothed is not None:  # who is seen now is covered now
+            mask |= sensitive(analysis.unsmoothed, analysis.classes, (), size, self._options)
+        return widened(mask, self._options.margin)
 
     def _held(self, time: float, mask: UInt8) -> UInt8:
         """The mask with those of the frames just before it: an object missed once does not come into view."""

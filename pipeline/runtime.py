@@ -77,6 +77,15 @@ class Stage(Protocol):
         ...
 
 
+@runtime_checkable
+class RememberingStage(Protocol):
+    """A stage that remembers frames, and is shown those just before the first one of a resumed run."""
+
+    def remember(self, analysis: Analysis) -> None:
+        """Look at the analysis of a frame that is not given out."""
+        ...
+
+
 class Sink(Protocol):
     """One's own output: a class with this one method. Analyses come in order, from one thread a stream."""
 
@@ -169,6 +178,8 @@ class StreamPlan:
         first_frame: index of the first frame to give out; a resumed run skips those before it.
         warm_up: how many of those of a file are looked at all the same, for what is remembered from frame to frame.
         first_track: number of the first track.
+        stopped: called before the outputs of a stream that is stopped ahead of its end are finished, with the number
+            of frames given out.
         berth: which device looks at it; of a runtime's own choice when left out.
     """
 
@@ -179,6 +190,7 @@ class StreamPlan:
     first_frame: int = 0
     warm_up: int = 0
     first_track: int = 1
+    stopped: Callable[[int], None] = lambda _frames: None
     berth: Berth | None = None
 
 
@@ -929,7 +941,12 @@ class Runtime:
         with clock.measure("fuse", timings):
             analysis = fuser.fuse(sample.frame, stream.slot.mode, predictions, sample.inputs)
         analysis.timings = timings
-        for stage in () if sample.again else stream.plan.stages:
+        if sample.again:
+            for stage in stream.plan.stages:
+                if isinstance(stage, RememberingStage):
+                    stage.remember(analysis)
+            return analysis
+        for stage in stream.plan.stages:
             analysis.age = self._age(analysis)
             with clock.measure(_name(stage), timings):
                 analysis = stage.process(analysis)
@@ -1048,6 +1065,8 @@ class Runtime:
             self._count_dropped(stream, slot.discarded, "slot", "stopped" if stream.error is None else "failed")
         orderly = stream.error is None and not self._gives_up(stream)
         try:
+            if orderly and stream.stopped:
+                stream.plan.stopped(counts.emitted)
             for sink in stream.plan.sinks:
                 if orderly and isinstance(sink, AudioSink) and stream.reason == "complete":
                     for item in stream.trailing_audio:

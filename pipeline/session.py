@@ -420,12 +420,31 @@ class Session:
             stream.overlay.stay = lambda: all(encoder.takes_device for encoder in encoders)
         if stream.ring is not None and stream.ring.options.save_when is not None:
             files.append(stream.ring)
-        # A resumed run is to show what it would have shown without the interruption.
-        remembers = self.config.smoothing is not None and source.mode == "file"
-        warm_up = math.ceil(SETTLED * info.rate) if remembers else 0
         return StreamPlan(
-            source, info, stages, [*self._shared, *files], start.frame, warm_up, start.track, stream.berth
+            source, info, stages, [*self._shared, *files], start.frame, self._warm_up(info, source), start.track,
+            partial(self._mark_stopped, stream.id), stream.berth,
         )  # fmt: skip
+
+    def _warm_up(self, info: StreamInfo, source: Source) -> int:
+        """Frames that a resumed run looks at again, so that it shows what it would have shown uninterrupted."""
+        if source.mode != "file":
+            return 0
+        remembered = [model.every - 1 for model in self.models]
+        if self.config.smoothing is not None:
+            remembered.append(math.ceil(SETTLED * info.rate))
+        if self.config.anonymize is not None:
+            remembered.append(max(math.ceil(self.config.anonymize.hold * info.rate), 1))
+        return max(remembered, default=0)
+
+    def _mark_stopped(self, stream: str, frames: int) -> None:
+        """Say beside its files, before they get their final names, that a stream was stopped and can be resumed."""
+        if self._serving or not self.outputs[stream]:
+            return
+        marker = _stopped_marker(self.outputs[stream][0])
+        try:
+            marker.write_text(json.dumps({"frames": frames}) + "\n")
+        except OSError as error:
+            raise OutputError(f"{marker} cannot be written: {error.strerror or error}; free some space") from None
 
     def tell(self, change: StateChange) -> None:
         """A stream entered a state: those who listen are told, in a thread of the session's."""
@@ -808,12 +827,7 @@ class Session:
         while not self.runtime.wait(interval):
             poll(self.runtime)
         poll(self.runtime)
-        result = self.runtime.result()
-        for stream in result.streams:
-            files = self.outputs[stream.stream]
-            if stream.reason == "stopped" and files and files[0].exists():
-                _stopped_marker(files[0]).write_text(json.dumps({"frames": stream.counts.emitted}) + "\n")
-        return result
+        return self.runtime.result()
 
     def files(self, stream: str) -> list[Path]:
         """The output files of a stream that exist: the final one, or the partial one where it did not end well."""

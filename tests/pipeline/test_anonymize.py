@@ -210,6 +210,13 @@ def test_a_person_missed_once_stays_covered() -> None:
     assert covered == [True, True, False]
 
 
+def test_a_person_missed_in_the_first_frame_of_a_resumed_run_stays_covered() -> None:
+    stage, original = AnonymizeStage(OPTIONS), noise()
+    stage.remember(seen(scene(person=(20, 10, 40, 60)), 0))
+    result = stage.process(seen(scene(), 1, image=original))
+    assert changed(original, result.frame.image)[20:120, 40:80].mean() > 0.9
+
+
 def test_a_region_is_held_for_its_time() -> None:
     stage = AnonymizeStage(AnonymizeOptions(hold=0.2))
     covered = []

@@ -368,9 +368,15 @@ def test_frames_looked_at_again_are_neither_given_out_nor_counted(warm_up: int) 
     class Count:
         calls = 0
 
+        def __init__(self) -> None:
+            self.remembered: list[int] = []
+
         def process(self, analysis: Analysis) -> Analysis:
             self.calls += 1
             return analysis
+
+        def remember(self, analysis: Analysis) -> None:
+            self.remembered.append(analysis.frame.index)
 
     source, sink, stage = ScriptedSource("a", 10), Collect(), Count()
     with engine() as model:
@@ -383,6 +389,33 @@ def test_frames_looked_at_again_are_neither_given_out_nor_counted(warm_up: int) 
     assert [analysis.dropped_since_last for analysis in sink.analyses] == [0] * 4
     counts = runtime.result().streams[0].counts
     assert (counts.decoded, counts.emitted, counts.dropped, stage.calls) == (4, 4, {}, 4)
+    assert stage.remembered == list(range(max(6 - warm_up, 0), 6))
+
+
+def test_that_a_stream_was_stopped_is_said_before_its_outputs_are_finished() -> None:
+    said: list[str] = []
+
+    class Finishing(Collect):
+        def finish(self) -> None:
+            said.append("finished")
+
+    source, sink = ScriptedSource("a", 1_000_000), Finishing()
+    with engine() as model:
+        plan = StreamPlan(source, source.open(), (), [sink], stopped=lambda frames: said.append(f"stopped at {frames}"))
+        runtime = Runtime([plan], [LoadedModel(model)])
+        runtime.start()
+        _until(lambda: len(sink.analyses) > 2)
+        runtime.stop()
+        assert runtime.wait(LONG)
+    assert said == [f"stopped at {len(sink.analyses)}", "finished"]
+    said.clear()
+    source = ScriptedSource("a", 3)
+    with engine() as model:
+        plan = StreamPlan(source, source.open(), (), [Finishing()], stopped=lambda frames: said.append(f"at {frames}"))
+        runtime = Runtime([plan], [LoadedModel(model)])
+        runtime.start()
+        assert runtime.wait(LONG)
+    assert said == ["finished"]
 
 
 @pytest.mark.parametrize("fails_at", [3, 5, 7])
