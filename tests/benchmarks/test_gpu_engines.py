@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_without_a_gpu_the_check_says_so_and_runs_nothing(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
@@ -54,6 +55,7 @@ def test_help_and_mistakes() -> None:
     assert (wrong.returncode, wrong.stderr) == (2, "gpu-check.sh: there is no option --fast; see --help.\n")
 
 
+@pytest.mark.slow
 def test_a_part_that_hangs_is_ended_and_the_others_are_run(tmp_path: Path) -> None:
     """On a machine that is taken to have a GPU: its tests hang, its engines fail, its capacity is found."""
     stand_in = tmp_path / "python"

@@ -389,6 +389,7 @@ def areas(lines: str) -> list[float]:
     return [line["area"].get("class 7", 0.0) for line in map(json.loads, lines.splitlines())]
 
 
+@pytest.mark.slow
 def test_the_command_smooths_when_asked_to(roadlens: Run, tmp_path: Path, blinks: Path, segmenter: Path) -> None:
     (tmp_path / "run.yaml").write_text("smoothing: {hold: 0.2}\n")
     for option in (["--smooth"], ["--config", "run.yaml"]):

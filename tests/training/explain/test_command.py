@@ -184,6 +184,7 @@ def test_methods_are_scored_and_their_rules_kept(tmp_path: Path) -> None:
     assert "of dev" not in again.stderr  # the rules were read, not chosen anew
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ckpt", "onnx"])
 def test_a_model_is_scored_on_pictures_that_its_own_division_held_out(kind: str, tmp_path: Path) -> None:
     recipe = PetLocalizationRecipe(name="tiny", steps=1, height=64, width=64, split_seed=7)
