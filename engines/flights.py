@@ -59,6 +59,7 @@ class Flights:
             target=_collect, args=(self._flights, self._free, end), name=name, daemon=True
         )
         self._collector.start()
+        _collectors.add(self._collector)
         self._end = weakref.finalize(self, self._flights.put, None)
         self._end.atexit = False
         _open.add(self)
@@ -94,13 +95,18 @@ class Flights:
 
 
 _open: weakref.WeakSet[Flights] = weakref.WeakSet()
+_collectors: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 @atexit.register
 def _close_those_open() -> None:
-    """A thread that the interpreter stops while a library frees its memory brings the process down with a signal."""
+    """A thread that the interpreter stops while a library frees its memory brings the process down with a signal; so
+    would that of an engine which was forgotten just before.
+    """
     for flights in list(_open):
         flights.close()
+    for collector in list(_collectors):
+        collector.join()
 
 
 def _collect(flights: SimpleQueue[_Flight | None], free: SimpleQueue[Lane], end: Callable[[], None]) -> None:

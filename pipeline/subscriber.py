@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
@@ -37,6 +38,9 @@ MAX_MESSAGE = 128 << 20
 
 _MECHANISM_MISMATCH = 0x11000002
 """ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH of zmq.h: one end speaks CurveZMQ and the other does not."""
+
+_LONGEST_WAIT = 0.5
+"""Seconds: a Ctrl-C that comes between Python's last look and the wait does not end the wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,12 +266,14 @@ class Subscriber:
 
     def _arrived(self, deadline: float | None) -> list[bytes]:
         while True:
-            left = None if deadline is None else max(0, round((deadline - time.monotonic()) * 1000))
-            ready = dict(self._poller.poll(left))
+            left = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
+            ready = dict(self._poller.poll(round(min(left, _LONGEST_WAIT) * 1000)))
             if self._socket in ready:
                 return self._socket.recv_multipart()
             if self._handshakes in ready:
                 self._look_at_handshake()
+                continue
+            if left > _LONGEST_WAIT:
                 continue
             raise SilenceError(
                 f"nothing came from {self._endpoint} within {self._timeout:g} s: "

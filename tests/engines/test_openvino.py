@@ -261,6 +261,23 @@ futures = [engine.submit([np.zeros(({HEIGHT}, {WIDTH}, 3), np.uint8)] * 4) for e
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def test_a_process_ends_in_order_just_after_an_engine_was_forgotten() -> None:
+    """What frees its memory has come to its end by then."""
+    code = """
+import time
+from engines.flights import Flights
+
+def free():
+    time.sleep(0.5)
+    print("freed")
+
+flights = Flights([], "slow", free)
+del flights
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "freed\n", "")
+
+
 def test_a_batch_that_waits_while_the_engine_is_closed_is_refused(segmenter: Path, pictures: Pictures) -> None:
     """It neither hangs nor comes back with a future that nobody will ever resolve."""
     for _ in range(4):

@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -248,6 +249,18 @@ def test_ctrl_c_ends_it_cleanly() -> None:
         _, error = process.communicate(timeout=60)
     assert first.startswith("drive #0")
     assert (process.returncode, error) == (0, "1 received, 0 missed\n")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals of a thread's own are POSIX")
+def test_ctrl_c_just_before_it_waits_is_noticed() -> None:
+    """As one is that another thread takes: it breaks off no wait of this one."""
+    with Subscriber("tcp://127.0.0.1:9") as subscriber:
+        other = threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGINT))
+        other.start()
+        with pytest.raises(KeyboardInterrupt):
+            subscriber.receive()
+        other.join()
 
 
 def test_a_pipe_that_closes_ends_it_quietly() -> None:
