@@ -154,24 +154,23 @@ def incremental(network: Network, picture: Tensor) -> Incremental | None:
         network: best one whose body is a chain of stages, as torchvision's convolutional classifiers are.
         picture: (1, 3, H, W) float32, 0 to 255.
     """
-    stages: list[Stage] = []
     x = network.normalise(picture)
     parts = _chain(network.body)
-    while parts:
-        # One part that spreads a change, or shrinks the map, and those behind it that do neither.
-        y = parts[0](x)
-        found = _locality(parts[0], x, y)
+    # Each begins with a part that spreads a change, or shrinks the map; those behind it that do neither go with it.
+    groups: list[tuple[list[nn.Module], tuple[int, int, int], Tensor]] = []
+    taken = 0
+    for part in parts:
+        y = part(x)
+        found = _locality(part, x, y)
         if found is None:
             break
-        taken = 1
-        while taken < len(parts):
-            z = parts[taken](y)
-            if _locality(parts[taken], y, z) != (1, 0, 0):
-                break
-            taken, y = taken + 1, z
-        stages.append(Stage(nn.Sequential(*parts[:taken]), *found, x))
-        x, parts = y, parts[taken:]
-    prepared = Incremental(network, stages, nn.Sequential(*parts), x)
+        if groups and found == (1, 0, 0):
+            groups[-1][0].append(part)
+        else:
+            groups.append(([part], found, x))
+        taken, x = taken + 1, y
+    stages = [Stage(nn.Sequential(*layers), *found, kept) for layers, found, kept in groups]
+    prepared = Incremental(network, stages, nn.Sequential(*parts[taken:]), x)
     return prepared if stages and _agrees(prepared, picture) else None
 
 
