@@ -132,10 +132,7 @@ def run(
         "mcap": None if mcap is None else str(mcap),
     }  # fmt: skip
     settings = _configured(config, values)
-    if anonymize and settings.anonymize is None:
-        settings = _anonymized(settings)
-    if smooth and settings.smoothing is None:
-        settings = _smoothed(settings)
+    settings = _with_flags(settings, anonymize, smooth)
     settings = _with_outputs(settings, to or [], hls, record, events)
     settings = _with_lists(
         settings, sources or [], model or [], precision, device, pub or [], push or [], metrics, realtime
@@ -189,10 +186,7 @@ def serve(
         },
     }  # fmt: skip
     settings = _configured(config, values)
-    if anonymize and settings.anonymize is None:
-        settings = _anonymized(settings)
-    if smooth and settings.smoothing is None:
-        settings = _smoothed(settings)
+    settings = _with_flags(settings, anonymize, smooth)
     settings = _with_outputs(settings, to or [], hls, record, events)
     settings = _with_lists(settings, sources or [], model or [], precision, device, pub or [], [], None, realtime)
     from rich.console import Console
@@ -270,20 +264,18 @@ def _configured(path: Path | None, values: dict[str, Any]) -> Config:
     return decode(merged, Config, "the command line")
 
 
-def _anonymized(settings: Config) -> Config:
+def _with_flags(settings: Config, anonymize: bool, smooth: bool) -> Config:
+    """What a flag asks for, as the configuration has it where it says something of it."""
     import msgspec
 
     from pipeline.anonymize import AnonymizeOptions
-
-    return msgspec.structs.replace(settings, anonymize=AnonymizeOptions())
-
-
-def _smoothed(settings: Config) -> Config:
-    import msgspec
-
     from pipeline.smoothing import SmoothingOptions
 
-    return msgspec.structs.replace(settings, smoothing=SmoothingOptions())
+    if anonymize and settings.anonymize is None:
+        settings = msgspec.structs.replace(settings, anonymize=AnonymizeOptions())
+    if smooth and settings.smoothing is None:
+        settings = msgspec.structs.replace(settings, smoothing=SmoothingOptions())
+    return settings
 
 
 def _with_outputs(
