@@ -136,14 +136,21 @@ def test_a_camera_that_falls_silent_is_found_out_and_left(pieces: list[bytes]) -
     assert watched.states[watched.states.index("stalled") :][:3] == ["stalled", "backing_off", "connecting"]
 
 
-def test_a_read_that_never_returns_is_abandoned_and_the_number_of_them_bounded() -> None:
-    gate, hanging = threading.Event(), []
+def reads_that_never_return() -> tuple[threading.Event, list[threading.Thread], Callable[..., object]]:
+    """What lets them go, their threads so far, and how such a source is connected to."""
+    gate = threading.Event()
+    hanging: list[threading.Thread] = []
 
     def connect(_given: LiveInput, _options: LiveOptions, _abandoned: Callable[[], bool]) -> object:
         hanging.append(threading.current_thread())
         gate.wait(LONG)
         raise Fault("timeout", "woken too late")
 
+    return gate, hanging, connect
+
+
+def test_a_read_that_never_returns_is_abandoned_and_the_number_of_them_bounded() -> None:
+    gate, hanging, connect = reads_that_never_return()
     options = LiveOptions(open_timeout=0.1, read_timeout=0.1, reconnect=QUICK)
     before = threading.active_count()
     with Watched("rtsp://127.0.0.1:9/never", options, connect=connect) as watched:
@@ -359,13 +366,7 @@ def test_what_is_iterated_after_opening_has_every_index_once(pieces: list[bytes]
 
 
 def test_resuming_begins_no_third_read_while_two_have_not_returned() -> None:
-    gate, hanging = threading.Event(), []
-
-    def connect(_given: LiveInput, _options: LiveOptions, _abandoned: Callable[[], bool]) -> object:
-        hanging.append(threading.current_thread())
-        gate.wait(LONG)
-        raise Fault("timeout", "woken too late")
-
+    gate, hanging, connect = reads_that_never_return()
     options = LiveOptions(open_timeout=60, read_timeout=60, reconnect=QUICK)
     with Watched("rtsp://127.0.0.1:9/never", options, connect=connect) as watched:
         for number in range(MOST_ABANDONED):
