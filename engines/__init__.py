@@ -9,6 +9,7 @@ class_map = engine(image).class_map  # image: (h, w, 3) uint8 RGB
 from __future__ import annotations
 
 import logging
+import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +27,13 @@ log = logging.getLogger(__name__)
 Device = str
 """`auto`, `cpu`, `cuda` (the first GPU) or `cuda:N`."""
 
-NAMES = {"openvino": "OpenVINO on the CPU", "tensorrt": "TensorRT", "torch": "PyTorch", "cpu": "the CPU"}
+NAMES = {
+    "openvino": "OpenVINO on the CPU",
+    "tensorrt": "TensorRT",
+    "tensorrt-rtx": "TensorRT for RTX",
+    "torch": "PyTorch",
+    "cpu": "the CPU",
+}
 
 
 def load(
@@ -39,6 +46,7 @@ def load(
     *,
     backend: Backend | Literal["auto"] = "auto",
     hint: Hint = "latency",
+    gpu_batch: int | None = None,
     observe: Observe | None = None,
 ) -> Engine:
     """Compile a model for this machine.
@@ -57,9 +65,10 @@ def load(
             `max_batch` is smaller where the GPU has no room.
         in_flight: requests computed or waiting at once.
         threads: threads to compute with on a CPU; None leaves the number to the backend.
-        backend: `auto`, or one of them.
+        backend: `auto`, or one of them. `tensorrt-rtx`, for GeForce and RTX GPUs, is taken only by name.
         hint: `latency` for the soonest answer, `throughput` for the most pictures a second of a machine that has other
             things to do, too; only a CPU makes a difference.
+        gpu_batch: `max_batch` on a GPU, which gains more by large batches than a CPU; None is the same.
         observe: is told how far a build is (`Building`) and what could not be had (`Degraded`).
 
     Raises:
@@ -73,24 +82,38 @@ def load(
 
     path = file_for(resolve(model), precision)
     wanted = path.name.split(".")[0]
-    ways = _ways(device, backend)
-    if device == "auto" and ways[0][1] == "cuda":
-        try:
-            _find_gpu("cuda")
-        except DeviceError as error:
-            if backend == "tensorrt":
-                raise
-            if _has_nvidia():  # else it is a machine without a GPU, and nothing is amiss
-                _degraded(wanted, "cuda", "cpu", error, observe)
-            ways = [("openvino" if backend == "auto" else backend, "cpu")]
+    ways = _ways_here(device, backend, wanted, observe)
     for (tried, where), following in zip(ways, [*ways[1:], None], strict=True):
         try:
-            return _load(tried, where, path, precision, max_batch, in_flight, threads, hint, observe)
+            most = max_batch if gpu_batch is None or where == "cpu" else gpu_batch
+            return _load(tried, where, path, precision, most, in_flight, threads, hint, observe)
         except DeviceError as error:
             if following is None:
                 raise
             _degraded(wanted, tried, following[0], error, observe)
     raise AssertionError("the last way returns or raises")
+
+
+def _ways_here(
+    device: Device, backend: Backend | Literal["auto"], model: str, observe: Observe | None
+) -> list[tuple[Backend, Device]]:
+    """As `_ways`, without the GPU where it was left to us and there is none.
+
+    Raises:
+        DeviceError: the backend does not run on the device, or there is no such device.
+    """
+    ways = _ways(device, backend)
+    if device != "auto" or ways[0][1] != "cuda":
+        return ways
+    try:
+        _find_gpu("cuda")
+    except DeviceError as error:
+        if backend in {"tensorrt", "tensorrt-rtx"}:
+            raise
+        if _has_nvidia():  # else it is a machine without a GPU, and nothing is amiss
+            _degraded(model, "cuda", "cpu", error, observe)
+        return [("openvino" if backend == "auto" else backend, "cpu")]
+    return ways
 
 
 def _ways(device: Device, backend: Backend | Literal["auto"]) -> list[tuple[Backend, Device]]:
@@ -106,9 +129,13 @@ def _ways(device: Device, backend: Backend | Literal["auto"]) -> list[tuple[Back
             return [("tensorrt", "cuda"), ("torch", "cuda"), ("openvino", "cpu")]
         return [(backend, "cpu" if backend == "openvino" else "cuda")]
     if device == "cpu":
-        if backend == "tensorrt":
-            raise DeviceError("TensorRT runs on NVIDIA GPUs and not on the CPU; give another backend or device.", "gpu")
+        if backend in {"tensorrt", "tensorrt-rtx"}:
+            raise DeviceError(
+                f"{NAMES[backend]} runs on NVIDIA GPUs and not on the CPU; give another backend or device.", "gpu"
+            )
         return [("openvino" if backend == "auto" else backend, "cpu")]
+    if re.fullmatch(r"cuda(:\d+)?", device) is None:
+        raise DeviceError(f"There is no device `{device}`; use auto, cpu, cuda or cuda:N.", "device")
     if backend == "openvino":
         raise DeviceError(f"OpenVINO runs on the CPU and not on `{device}`; give another backend or device.", "gpu")
     _find_gpu(device)
@@ -133,23 +160,23 @@ def _load(
         return OpenVINOEngine(
             path, precision=precision, max_batch=max_batch, in_flight=in_flight, threads=threads, hint=hint
         )
-    if backend == "tensorrt":
+    if backend in {"tensorrt", "tensorrt-rtx"}:
         from engines.tensorrt.library import require
 
-        require()
+        require(backend)
         from engines.tensorrt.engine import TensorRTEngine
 
         return TensorRTEngine(
             path, device=device, precision=precision, max_batch=max_batch, in_flight=in_flight, observe=observe
         )
     if find_spec("torch") is None:
-        raise DeviceError("PyTorch is not installed here; install it with pip install 'roadlens[gpu]'.", "library")
+        raise DeviceError("PyTorch is not installed here; install it with pip install '.[gpu]'.", "library")
     try:
-        from engines.torch_engine import TorchEngine
+        from engines.pytorch.engine import TorchEngine
     except (ImportError, OSError) as error:  # its wheel is there, and a library that it loads is not
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DeviceError(
-            f"PyTorch cannot be used here ({reason}); install it with pip install 'roadlens[gpu]'.", "library"
+            f"PyTorch cannot be used here ({reason}); install it with pip install '.[gpu]'.", "library"
         ) from None
 
     return TorchEngine(
@@ -169,7 +196,7 @@ def _find_gpu(device: Device) -> None:
         if find_spec("torch") is not None:
             return  # an older PyTorch comes without CUDA's bindings: it finds out by itself
         raise DeviceError(
-            "Neither CUDA's bindings nor PyTorch are installed here; install them with pip install 'roadlens[gpu]'.",
+            "Neither CUDA's bindings nor PyTorch are installed here; install them with pip install '.[gpu]'.",
             "library",
         ) from None
     open_gpu(device)

@@ -19,7 +19,7 @@ Hint = Literal["latency", "throughput"]
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8", "fp8"]
 """What may be asked of an engine; `auto` is the fastest one that the device has without a quantised file."""
 
-Backend = Literal["openvino", "tensorrt", "torch"]
+Backend = Literal["openvino", "tensorrt", "tensorrt-rtx", "torch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Engine(Protocol):
 
     spec: ModelSpec
     backend: str
-    """`openvino`, `tensorrt` or `torch`."""
+    """`openvino`, `tensorrt`, `tensorrt-rtx` or `torch`."""
     precision: str
     """The precision computed in, `fp32`, `fp16`, `bf16`, `int8` or `fp8`; never `auto`."""
     device: str

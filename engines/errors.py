@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+
+NO_MEMORY = (
+    "there is too little memory; allow more of it (`ulimit -v`, the container's limit), or ask for fewer streams"
+)
+"""What is said where memory, or a thread's stack, is refused."""
+
+_REFUSED = (
+    "bad_alloc", "can't alloc", "annot allocate memory", "nsufficient memory", "can't start new thread",
+    "failed to map segment", "Broken promise",
+)  # fmt: skip
+
 
 class RoadlensError(Exception):
     """A mistake or a condition that the person at the keyboard can act on.
@@ -49,3 +61,16 @@ class CheckFailed(RoadlensError):  # noqa: N818  # a check that did not pass is 
     """A check that was asked for did not pass: `models verify`, `config check`, `data check`."""
 
     exit_code = 6
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether memory was refused: as Python says it, the system, and libraries in C++.
+
+    >>> lacks_memory(RuntimeError("can't start new thread"))
+    True
+    """
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    if type(error) is RuntimeError and "Resource temporarily unavailable" in str(error):
+        return True  # C++ was refused a thread
+    return any(sign in str(error) for sign in _REFUSED)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import atexit
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.engine import Prediction
 from engines.spec import ModelSpec, OutputRole
+from engines.squash import check_picture, squash
 
 
 class Lane(Protocol):
@@ -109,6 +111,29 @@ def _close_those_open() -> None:
         collector.join()
 
 
+class FlightEngine(ABC):
+    """What engines over `Flights` have in common: all but `submit`, which looks at the pictures first."""
+
+    spec: ModelSpec
+    _flights: Flights
+
+    @abstractmethod
+    def submit(self, images: Sequence[Any]) -> Future[list[Prediction]]: ...
+
+    def __call__(self, image: NDArray[np.uint8]) -> Prediction:
+        check_picture(image)
+        return self.submit([squash(image, self.spec.height, self.spec.width)]).result()[0]
+
+    def close(self) -> None:
+        self._flights.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 def _collect(flights: SimpleQueue[_Flight | None], free: SimpleQueue[Lane], end: Callable[[], None]) -> None:
     """Resolve flights until None comes."""
     while (flight := flights.get()) is not None:
@@ -134,6 +159,32 @@ def split(arrays: dict[OutputRole, NDArray[Any]], count: int) -> list[Prediction
     if "boxes" in fields:
         fields["labels"] = fields.get("labels", np.zeros(fields["scores"].shape)).astype(np.int32, copy=False)
     return [Prediction(**{role: array[place] for role, array in fields.items()}) for place in range(count)]
+
+
+def batch_ladder(max_batch: int) -> list[int]:
+    """The batch sizes that a GPU's engine is prepared for, largest first: 1, 2, 3, 4, 6, 8, 12, 16 … and `max_batch`.
+
+    A batch of another size is computed as a part of the next larger one: at most a third of it is padding.
+
+    >>> batch_ladder(10)
+    [10, 8, 6, 4, 3, 2, 1]
+    """
+    sizes, step = {max_batch}, 1
+    while step < max_batch:
+        sizes.update(size for size in (step, step * 3 // 2) if size < max_batch)
+        step *= 2
+    return sorted(sizes, reverse=True)
+
+
+def check_numbers(**numbers: int | None) -> None:
+    """Refuse what an engine cannot have fewer than one of; None is left to the backend.
+
+    Raises:
+        ValueError: a number below 1; the sentence has its name.
+    """
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise ValueError(f"{name} is {number}; wanted is at least 1")
 
 
 def check_batch(images: Sequence[Any], spec: ModelSpec, max_batch: int, kinds: Sequence[Any] = (np.uint8,)) -> None:

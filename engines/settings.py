@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,7 +23,7 @@ Step = str | int
 """One step into a document: a key or an index."""
 
 
-def read_yaml(path: Path | str, type_: type[T]) -> T:
+def read_yaml(path: Path | str, type_: type[T], renamed: Mapping[str, str] | None = None) -> T:
     """Read a YAML file as a value of `type_`, usually a struct with `forbid_unknown_fields`.
 
     An empty file is an empty mapping, so it gives the defaults.
@@ -31,6 +31,7 @@ def read_yaml(path: Path | str, type_: type[T]) -> T:
     Args:
         path: the file, UTF-8.
         type_: any type msgspec converts to; `pathlib.Path` is read from text.
+        renamed: key paths as they were called once, with what they are called now, for the sentence about them.
 
     Raises:
         UsageError: the file is missing or unreadable, is not YAML, has a key twice, has a key that does not exist
@@ -39,7 +40,11 @@ def read_yaml(path: Path | str, type_: type[T]) -> T:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(LARGEST_FILE + 1)
+        if len(data) > LARGEST_FILE:
+            raise UsageError(f"{path} has more than {LARGEST_FILE >> 20} MB, and settings have not; give a YAML file.")
+        text = data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise UsageError(f"There is no file {path}; give the path of a YAML file.") from None
     except UnicodeDecodeError as error:
@@ -54,9 +59,10 @@ def read_yaml(path: Path | str, type_: type[T]) -> T:
         mark = error.problem_mark or error.context_mark
         place = f"{path}, line {mark.line + 1}" if mark else str(path)
         raise UsageError(f"{place}: {error.problem or error.context}; mend the YAML there.") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from None
-    return _convert({} if value is None else value, type_, str(path), node)
+    except _NOT_YAML as error:
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"{path} is not YAML: {told}.") from None
+    return _convert({} if value is None else value, type_, str(path), node, renamed or {})
 
 
 def _parse(text: str) -> tuple[Any, yaml.Node | None]:
@@ -64,6 +70,8 @@ def _parse(text: str) -> tuple[Any, yaml.Node | None]:
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
+        if node is not None:
+            _check_nodes(node)
         return (None if node is None else loader.construct_document(node)), node
     finally:
         loader.dispose()
@@ -80,7 +88,7 @@ def decode(value: object, type_: type[T], where: str) -> T:
     Raises:
         UsageError: the value does not fit.
     """
-    return _convert(value, type_, where, None)
+    return _convert(value, type_, where, None, {})
 
 
 def parse_scalar(text: str) -> object:
@@ -91,7 +99,7 @@ def parse_scalar(text: str) -> object:
     """
     try:
         return _parse(text)[0]
-    except (yaml.YAMLError, ValueError):
+    except _NOT_YAML:
         raise UsageError(f"{text!r} is not a YAML value; quote text that holds any of []{{}}:#,&*!|>%@.") from None
 
 
@@ -122,10 +130,70 @@ def _decode_custom(type_: type, value: object) -> Path:
     return Path(value)
 
 
+LARGEST_FILE = 16 << 20
+MOST_VALUES = 1_000_000
+DEEPEST = 50
+
+_TAGS = frozenset(
+    f"tag:yaml.org,2002:{kind}" for kind in ("bool", "float", "int", "map", "merge", "null", "seq", "str")
+)
+"""Those of the core schema. PyYAML knows more of them, whose values nothing here expects."""
+
+_NOT_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError)
+"""What PyYAML raises, the last four where a value does not fit a tag that was written out: `!!bool x`."""
+
+
+def _check_nodes(root: yaml.Node) -> None:
+    """Refuse tags that are not of the core schema, what lies too deep, and anchors that make a few lines endless.
+
+    Raises:
+        ConstructorError: there is such a thing; it knows where.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node, depth: int) -> int:
+        problem = ""
+        if node.tag not in _TAGS:
+            problem = f"the tag {node.tag.removeprefix('tag:yaml.org,2002:')!r:.60} is none that settings have"
+        elif depth > DEEPEST:
+            problem = f"this lies deeper than {DEEPEST} lists and mappings in each other"
+        elif (known := sizes.get(id(node))) is not None:
+            if known:
+                return known
+            problem = "this contains itself"
+        if problem:
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        sizes[id(node)] = 0
+        inside = node.value if isinstance(node, yaml.SequenceNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            inside = [part for pair in node.value for part in pair]
+        sizes[id(node)] = total = 1 + sum(size(part, depth + 1) for part in inside)
+        if total > MOST_VALUES:
+            problem = f"these are more than {MOST_VALUES} values"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return total
+
+    size(root, 0)
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's core schema, and a key given twice is an error (PyYAML keeps the last one silently)."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own protocol
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node. It is looked here how deep it lies: PyYAML would go on until Python's own stack ends."""
+        self._depth += 1
+        if self._depth > DEEPEST + 2:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # PyYAML's stubs leave it out
+            problem = f"this lies deeper than {DEEPEST} lists and mappings in each other"
+            raise yaml.composer.ComposerError(None, None, problem, mark)
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -162,11 +230,11 @@ for _tag, _pattern, _first in (
 _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
-def _convert(value: object, type_: type[T], where: str, node: yaml.Node | None) -> T:
+def _convert(value: object, type_: type[T], where: str, node: yaml.Node | None, renamed: Mapping[str, str]) -> T:
     try:
         return msgspec.convert(value, type_, dec_hook=_decode_custom)
     except msgspec.ValidationError as error:
-        raise UsageError(_explain(str(error), value, type_, where, node)) from None
+        raise UsageError(_explain(str(error), value, type_, where, node, renamed)) from None
 
 
 class _Complaint(NamedTuple):
@@ -277,13 +345,18 @@ def _inner(type_: msgspec.inspect.Type, step: Step) -> list[msgspec.inspect.Type
     return []
 
 
-def _explain(message: str, root: object, type_: Any, where: str, node: yaml.Node | None) -> str:
+def _explain(
+    message: str, root: object, type_: Any, where: str, node: yaml.Node | None, renamed: Mapping[str, str]
+) -> str:
     problem, steps, of_key = _locate(message, root, type_)
     types = _types_at(msgspec.inspect.type_info(type_), root, steps)
     if found := re.fullmatch(r"Object contains unknown field `(.*)`", problem):
         known = _keys(types)
         at = _place(where, node, (*steps, found[1]))
-        return f"{at}: `{_path((*steps, found[1]))}` is not a known key; {_advice(found[1], known, 'keys')}."
+        path = _path((*steps, found[1]))
+        if path in renamed:
+            return f"{at}: `{path}` is called `{renamed[path]}` now."
+        return f"{at}: `{path}` is not a known key; {_advice(found[1], known, 'keys')}."
     if found := re.fullmatch(r"Object missing required field `(.*)`", problem):
         inside = f"`{_path(steps)}`" if steps else "the settings"
         return f"{_place(where, node, steps)}: {inside} must have the key `{found[1]}`; add it."

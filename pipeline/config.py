@@ -8,21 +8,27 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from engines.bundled import DEFAULT
 from engines.errors import UsageError
 from engines.settings import read_yaml, schema
-from pipeline.anonymize import AnonymizeOptions
-from pipeline.components import ComponentOptions
-from pipeline.decoding import Decode
-from pipeline.event_clip import EventOptions
-from pipeline.keys import CurveOptions
-from pipeline.live_input import LiveOptions
-from pipeline.outputs import OutputOptions
-from pipeline.overlay import OverlayStyle
-from pipeline.publish import PictureOptions
-from pipeline.serve.options import ServeOptions
-from pipeline.smoothing import SmoothingOptions
-from pipeline.tracking import TrackingOptions
-from pipeline.video_writer import VideoOptions
+from pipeline.addresses import networks
+from pipeline.analysis.ahead.stage import AheadOptions
+from pipeline.analysis.carrying.cadence import CarryingOptions
+from pipeline.analysis.components import ComponentOptions
+from pipeline.analysis.ignore import IgnoreOptions
+from pipeline.analysis.smoothing import SmoothingOptions
+from pipeline.analysis.tracking import TrackingOptions
+from pipeline.contracts import Stage
+from pipeline.drawing.anonymize import AnonymizeOptions
+from pipeline.drawing.overlay import OverlayStyle
+from pipeline.messages.publish import PictureOptions
+from pipeline.messages.sockets.keys import CurveOptions
+from pipeline.outputs.event_clip import EventClipOptions
+from pipeline.outputs.live.opening import OutputOptions
+from pipeline.outputs.mp4 import VideoOptions
+from pipeline.sources.decoding import Decode
+from pipeline.sources.live.address import LiveOptions
+from pipeline.sources.reading import Wanted
 
 Natural = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -33,6 +39,12 @@ StreamId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63
 DEVICES = r"^(auto|(cpu|cuda(:[0-9]+)?)(,(cpu|cuda(:[0-9]+)?))*)$"
 """`auto`, a device, or several with commas between."""
 
+ROOT_PATH = r"^(?!/(api|assets|docs|livez|login|logout|metrics|readyz)(/|$))(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*$(?!\n)"
+"""Nothing, or a path of plain letters that ends without a slash, and is none of the server's own."""
+
+RENAMED = {"events": "event_clips", "outputs.push": "outputs.restream"}
+"""Keys as they were called once, and as they are called now."""
+
 
 class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One stream of footage.
@@ -41,21 +53,31 @@ class StreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         source: a video file, a folder or glob of clips (one trip), a folder of pictures, `synthetic:?…`, a camera's
             address (`rtsp://`, `http://`, `rtmp://`, `srt://`, `udp://`, `v4l2:/dev/video0`), or `-` for a pipe.
         id: name in messages, metrics and output files; made of the source's name when left out.
+        camera: whose clips of a folder or glob are read, such as `front`, where their names say which camera took
+            them; `any` for all as one trip. Each camera is a stream of its own where this is left out.
+        track: which track of pictures of a file that has several, from 1; each is a stream where this is left out.
         decode_threads: threads of the decoder; 0 lets FFmpeg choose.
         rate: frames a second of a folder of pictures.
         decode: `cuda` decodes on the GPU (NVDEC) and keeps the pictures there, `cpu` does not; `auto` does where models
             may run on a GPU and NVDEC is there.
+        mode: `file` reads every frame of a recording, `live` the newest frames of a camera; `auto` sees which it is and
+            takes what comes through a pipe for a recording.
         realtime: play what is no live source as if it were one.
         live: how a live source is read, and how old a frame of it may get.
+        ignore: what of its pictures is not looked at.
     """
 
     source: str
     id: StreamId | None = None
+    camera: str | None = None
+    track: Natural | None = None
     decode_threads: Annotated[int, msgspec.Meta(ge=0, le=64)] = 1
     rate: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 25.0
     decode: Decode = "auto"
+    mode: Wanted = "auto"
     realtime: bool = False
     live: LiveOptions = LiveOptions()
+    ignore: IgnoreOptions = IgnoreOptions()
 
     def picture_rate(self) -> Fraction:
         """`rate` as an exact fraction."""
@@ -71,13 +93,16 @@ class ModelConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             the quantised twin beside the model.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`; or several with commas, `cuda:0,cuda:1`:
             an engine on each, and each stream on the one that has the least to do. Then every model names the same.
-        every: look at every n-th frame of each stream.
+        every: look at every n-th frame of each stream; `auto` looks as often as its content asks for, see `carrying`.
+        backend: `auto` (TensorRT, else PyTorch on a GPU; OpenVINO on a CPU), or one of them by name; `tensorrt-rtx`,
+            for GeForce and RTX GPUs, is taken only so.
     """
 
     model: str
     precision: Literal["auto", "fp32", "fp16", "bf16", "int8", "fp8"] = "auto"
     device: Annotated[str, msgspec.Meta(pattern=DEVICES)] = "auto"
-    every: Natural = 1
+    every: Natural | Literal["auto"] = 1
+    backend: Literal["auto", "openvino", "tensorrt", "tensorrt-rtx", "torch"] = "auto"
 
 
 class VideoConfig(VideoOptions, frozen=True, forbid_unknown_fields=True):
@@ -119,21 +144,50 @@ class MetricsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
 
 
+class ServeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The control API and the dashboard.
+
+    Attributes:
+        host: address to listen on; one that other machines reach needs a token.
+        port: TCP port; 0 for a free one.
+        token_file: file with the token that clients must show; the variable ROADLENS_TOKEN does as well.
+        allow_hosts: names by which browsers may call this server, beside addresses, `localhost` and its own name.
+        max_streams: streams at once.
+        source_folders: folders of whose files and devices clients may make streams; of no others, and by default of
+            none. Streams of the configuration and the command line may be anything.
+        root_path: the sub-path below which a reverse proxy serves this server, such as `/cams`; empty for none.
+        trusted_proxies: addresses and networks of the proxies whose `X-Forwarded-Proto`, `-Host` and `-Prefix` are
+            believed; nobody's unless named.
+    """
+
+    host: str = "127.0.0.1"
+    port: Port = 8089
+    token_file: Path | None = None
+    allow_hosts: tuple[str, ...] = ()
+    max_streams: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 64
+    source_folders: tuple[Path, ...] = ()
+    root_path: Annotated[str, msgspec.Meta(pattern=ROOT_PATH)] = ""
+    trusted_proxies: tuple[str, ...] = ()
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A whole run.
 
     Attributes:
         streams: what goes in.
         models: what looks at it; at most one segmenter.
-        boxes: boxes from the segmenter's class map.
-        min_score: smallest score of a localizer's box.
-        hold_score: smallest score of one that was there when its model looked last, so that none flickers.
+        boxes: boxes from the segmenter's class map, where the model gives none itself.
+        min_score: smallest score of a model's box; null takes what the model says of itself.
+        hold_score: smallest score of one that was there when its model looked last, so that none flickers; null for
+            four fifths of `min_score`.
         tracking: track numbers.
         smoothing: of the segmenter's class map over time; null for none.
+        carrying: what stands between the frames that a model looks at, where it does not look at every one.
+        ahead: the lead vehicle, and what happens on the road ahead; null for not looking.
         overlay: what is drawn.
         video: overlaid video out.
         outputs: overlaid video for those who watch now: media servers, HLS, recording.
-        events: the last seconds of live sources, kept as they came and saved on demand; null for none.
+        event_clips: the last seconds of live sources, kept as they came and saved on demand; null for none.
         jsonl: JSON lines out: a file for one stream, a folder for several, `-` for standard output.
         mcap: a recording of the run's messages, all streams in one file, that opens in Foxglove.
         anonymize: what is blurred in every picture that leaves the process; null for nothing.
@@ -141,19 +195,23 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         metrics: Prometheus endpoint.
         summary: a final JSON summary: a file, or `-` for standard output.
         serve: where the control API of `roadlens serve` listens.
+        workers: processes that share the streams, each with its own engines; for more streams than Python in one
+            process is fast enough for.
     """
 
     streams: tuple[StreamConfig, ...] = ()
-    models: tuple[ModelConfig, ...] = (ModelConfig("cityscapes-unet"),)
+    models: tuple[ModelConfig, ...] = (ModelConfig(DEFAULT),)
     boxes: ComponentOptions = ComponentOptions()
-    min_score: Share = 0.5
-    hold_score: Share = 0.4
+    min_score: Share | None = None
+    hold_score: Share | None = None
     tracking: TrackingOptions = TrackingOptions()
     smoothing: SmoothingOptions | None = None
+    carrying: CarryingOptions = CarryingOptions()
+    ahead: AheadOptions | None = None
     overlay: OverlayStyle = OverlayStyle()
     video: VideoConfig = VideoConfig()
     outputs: OutputOptions = OutputOptions()
-    events: EventOptions | None = None
+    event_clips: EventClipOptions | None = None
     jsonl: str | None = None
     mcap: Path | None = None
     anonymize: AnonymizeOptions | None = None
@@ -161,6 +219,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metrics: MetricsConfig | None = None
     summary: str | None = None
     serve: ServeOptions = ServeOptions()
+    workers: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
 
 
 def read_config(path: Path) -> Config:
@@ -169,7 +228,7 @@ def read_config(path: Path) -> Config:
     Raises:
         UsageError: the file cannot be read, or a key or value is wrong; the sentence names the place.
     """
-    config = read_yaml(path, Config)
+    config = read_yaml(path, Config, RENAMED)
     check(config, str(path))
     return config
 
@@ -194,13 +253,49 @@ def check(config: Config, where: str) -> None:
             f"{where}: of several devices ({', '.join(sorted(several))}) a stream's models are all on one; "
             "give every model the same `device`"
         )
+    if config.workers > 1:
+        _check_workers(config, where)
     if config.jsonl == "-" and config.summary == "-":
         raise UsageError(f"{where}: JSON lines and the summary cannot both go to standard output; give one a file")
-    if config.anonymize is not None and config.events is not None:
+    try:
+        networks(config.serve.trusted_proxies)
+    except UsageError as error:
+        raise UsageError(f"{where}: serve.trusted_proxies: {error}") from None
+    if config.ahead is not None and not config.tracking.enabled:
+        raise UsageError(f"{where}: `ahead` follows tracks, and `tracking` is not enabled; leave out one of the two")
+    rule = None if config.event_clips is None else config.event_clips.save_when
+    if rule is not None and rule.class_name is None and not rule.events:
         raise UsageError(
-            f"{where}: `events` saves the camera's own pictures, in which nothing is blurred; "
-            "leave out either `events` or `anonymize`"
+            f"{where}: `event_clips.save_when` says neither a `class` nor `events`; give one, or leave it out"
         )
+    if rule is not None and rule.events and config.ahead is None:
+        raise UsageError(
+            f"{where}: `event_clips.save_when.events` waits for events, and nobody looks for them; add `ahead: {{}}`"
+        )
+    if config.anonymize is not None and config.event_clips is not None:
+        raise UsageError(
+            f"{where}: `event_clips` saves the camera's own pictures, in which nothing is blurred; "
+            "leave out either `event_clips` or `anonymize`"
+        )
+
+
+def _check_workers(config: Config, where: str) -> None:
+    """That nothing is asked for which several processes cannot share."""
+    alone = {
+        "a recording (`mcap`) is one file; run `roadlens mcap record` beside it": config.mcap is not None,
+        "standard output (`jsonl: -`) is one; give a folder": config.jsonl == "-",
+        "standard input (`-`) is read by one process": any(stream.source == "-" for stream in config.streams),
+    }
+    for reason, asked in alone.items():
+        if asked:
+            raise UsageError(
+                f"{where}: {config.workers} workers write and read side by side, and {reason}; leave out --workers"
+            )
+
+
+def configured_stages(config: Config) -> list[Stage]:
+    """A new stage for each key that asks for one: whose value is a struct with a method `stage`, which makes it."""
+    return [value.stage() for value in msgspec.structs.astuple(config) if hasattr(value, "stage")]
 
 
 def devices_of(config: Config) -> list[str]:

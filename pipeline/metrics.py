@@ -2,24 +2,35 @@
 
 The hot path is one dictionary look-up and one addition under prometheus_client's lock: about 1 µs a counter and 2 µs a
 histogram on one core. Label values are bounded: streams, models, stages, reasons and queues are named by the
-configuration or by the code, never by what is in the footage.
+configuration or by the code, classes by the models, and none by what is in the footage.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import socket
 import threading
+from collections import Counter as Counts
+from collections.abc import Iterable, Mapping
 from socketserver import ThreadingMixIn
-from typing import Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import WSGIApplication
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 
 from engines.errors import OutputError
-from pipeline.output_state import OutputChange, OutputState
-from pipeline.state import SourceState, StateChange
+from pipeline.addresses import is_loopback
+from pipeline.state import OutputChange, OutputState, SourceState, StateChange
+
+log = logging.getLogger(__name__)
+
+MOST_SCRAPES = 32
+"""Clients of the endpoint at once; each has a thread."""
+
+SCRAPE_SECONDS = 10.0
+"""Seconds that one of them may be silent."""
 
 EngineState = Literal["loading", "building", "ready", "failed"]
 ENGINE_STATES: tuple[EngineState, ...] = ("loading", "building", "ready", "failed")
@@ -50,112 +61,79 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry(auto_describe=True)
-        self._decoded = _Children(Counter("roadlens_frames_decoded", "Frames decoded.", ("stream",), registry=registry))
-        self._inferred = _Children(
-            Counter("roadlens_frames_inferred", "Frames a model has looked at.", ("stream", "model"), registry=registry)
+        self.registry = CollectorRegistry(auto_describe=True)
+        self._of_streams: list[_Series[Any]] = []
+        counter, gauge = self._counter, self._gauge
+        self._decoded = counter("roadlens_frames_decoded", "Frames decoded.", "stream")
+        self._inferred = counter("roadlens_frames_inferred", "Frames a model has looked at.", "stream", "model")
+        self._carried = counter("roadlens_frames_carried", "Frames filled from other looks.", "stream", "model")
+        self._put_off = counter("roadlens_looks_put_off", "Looks put off, for the engine is busy.", "stream")
+        self._faults = counter("roadlens_model_faults", "What a model said that cannot be.", "stream", "model", "fault")
+        self._emitted = counter("roadlens_frames_emitted", "Frames handed to the outputs.", "stream")
+        about = "Frames dropped, by the stage that dropped them and why."
+        self._dropped = counter("roadlens_frames_dropped", about, "stream", "stage", "reason")
+        self._received = counter("roadlens_packets_received", "Packets of pictures that a live source got.", "stream")
+        about = "Packets of a live source that gave no frame, and why."
+        self._skipped = counter("roadlens_packets_skipped", about, "stream", "reason")
+        self._decode_errors = counter("roadlens_decode_errors", "Packets or frames that did not decode.", "stream")
+        about = "Time a frame (in batch stages: a batch) spends in a stage."
+        self._stage = self._histogram("roadlens_stage_seconds", about, STAGE_BUCKETS, "stage")
+        self._age = self._histogram(
+            "roadlens_frame_age_seconds", "Time from leaving the decoder to being emitted.", AGE_BUCKETS, "stream"
         )
-        self._emitted = _Children(
-            Counter("roadlens_frames_emitted", "Frames handed to the outputs.", ("stream",), registry=registry)
+        about = "Share of the newest picture that a class covers, 0 to 1."
+        self._area = gauge("roadlens_class_area", about, "stream", "class")
+        self._boxes = gauge("roadlens_boxes", "Boxes of a class in the newest picture.", "stream", "class")
+        about = "How unlike what its model was trained on a picture of the last second is; about 1 is as in training."
+        self._novelty = gauge("roadlens_novelty", about, "stream", "model")
+        self._named: dict[str, tuple[set[str], set[str]]] = {}
+        self._queue_depth = gauge("roadlens_queue_depth", "Items waiting in a queue.", "stream", "queue")
+        self._engine_info = gauge(
+            "roadlens_engine_info", "1 for the engine that a model runs on.", "model", "backend", "precision", "device"
         )
-        self._dropped = _Children(
-            Counter(
-                "roadlens_frames_dropped",
-                "Frames dropped, by the stage that dropped them and why.",
-                ("stream", "stage", "reason"),
-                registry=registry,
-            )
-        )
-        self._decode_errors = _Children(
-            Counter("roadlens_decode_errors", "Packets or frames that did not decode.", ("stream",), registry=registry)
-        )
-        self._stage = _Children(
-            Histogram(
-                "roadlens_stage_seconds",
-                "Time a frame (in batch stages: a batch) spends in a stage.",
-                ("stage",),
-                buckets=STAGE_BUCKETS,
-                registry=registry,
-            )
-        )
-        self._age = _Children(
-            Histogram(
-                "roadlens_frame_age_seconds",
-                "Time from leaving the decoder to being emitted.",
-                ("stream",),
-                buckets=AGE_BUCKETS,
-                registry=registry,
-            )
-        )
-        self._queue_depth = _Children(
-            Gauge("roadlens_queue_depth", "Items waiting in a queue.", ("stream", "queue"), registry=registry)
-        )
-        self._engine_info = Gauge(
-            "roadlens_engine_info",
-            "1 for the engine that a model runs on.",
-            ("model", "backend", "precision", "device"),
-            registry=registry,
-        )
-        self._engine_state = Gauge(
-            "roadlens_engine_state",
-            "1 for the state that a model's engine is in.",
-            ("model", "state"),
-            registry=registry,
-        )
-        self._degraded = _Children(
-            Counter(
-                "roadlens_degraded",
-                "What could not be had, what is used in its place, and what is lacking.",
-                ("wanted", "instead", "lacking"),
-                registry=registry,
-            )
-        )
-        self._encoder_info = Gauge(
-            "roadlens_encoder_info", "1 for the encoder that a stream uses.", ("stream", "encoder"), registry=registry
-        )
-        self._stream_state = _Children(
-            Gauge(
-                "roadlens_stream_state", "1 for the state that a stream's source is in.", ("stream", "state"),
-                registry=registry,
-            )
+        about = "1 for the state that a model's engine is in."
+        self._engine_state = gauge("roadlens_engine_state", about, "model", "state")
+        about = "What could not be had, what is used in its place, and what is lacking."
+        self._degraded = counter("roadlens_degraded", about, "wanted", "instead", "lacking")
+        about = "1 for the encoder that a stream uses."
+        self._encoder_info = gauge("roadlens_encoder_info", about, "stream", "encoder")
+        about = "1 for the state that a stream's source is in."
+        self._stream_state = gauge("roadlens_stream_state", about, "stream", "state")
+        self._source_failures = counter(
+            "roadlens_source_failures", "Connections to a live source that failed or were lost, by cause.",
+            "stream", "cause",
         )  # fmt: skip
-        self._source_failures = _Children(
-            Counter(
-                "roadlens_source_failures", "Connections to a live source that failed or were lost, by cause.",
-                ("stream", "cause"), registry=registry,
-            )
+        self._source_reconnects = counter(
+            "roadlens_source_reconnects", "Returns of a live source, by the cause of its last failure.",
+            "stream", "cause",
         )  # fmt: skip
-        self._source_reconnects = _Children(
-            Counter(
-                "roadlens_source_reconnects", "Returns of a live source, by the cause of its last failure.",
-                ("stream", "cause"), registry=registry,
-            )
-        )  # fmt: skip
-        self._output_running = _Children(
-            Gauge(
-                "roadlens_output_running", "1 while a live output takes pictures.", ("stream", "output"),
-                registry=registry,
-            )
-        )  # fmt: skip
-        self._output_failures = _Children(
-            Counter(
-                "roadlens_output_failures",
-                "How often a live output had to pause or to connect anew.",
-                ("stream", "output"),
-                registry=registry,
-            )
+        self._output_running = gauge(
+            "roadlens_output_running", "1 while a live output takes pictures.", "stream", "output"
         )
-        self._output_dropped = _Children(
-            Counter(
-                "roadlens_output_dropped",
-                "Pictures that a live output left out; they are emitted frames.",
-                ("stream", "output", "reason"),
-                registry=registry,
-            )
+        self._output_failures = counter(
+            "roadlens_output_failures", "How often a live output had to pause or to connect anew.", "stream", "output"
         )
-        self._engines: dict[str, tuple[str, str, str, str]] = {}
-        self._encoders: dict[str, str] = {}
-        self._lock = threading.Lock()
+        self._output_dropped = counter(
+            "roadlens_output_dropped", "Pictures that a live output left out; of `events`, packets.",
+            "stream", "output", "reason",
+        )  # fmt: skip
+
+    def _counter(self, name: str, about: str, *labels: str) -> _Series[Counter]:
+        return self._known(Counter(name, about, labels, registry=self.registry), labels)
+
+    def _gauge(self, name: str, about: str, *labels: str) -> _Series[Gauge]:
+        return self._known(Gauge(name, about, labels, registry=self.registry), labels)
+
+    def _histogram(self, name: str, about: str, buckets: tuple[float, ...], *labels: str) -> _Series[Histogram]:
+        made = Histogram(name, about, labels, buckets=buckets, registry=self.registry)
+        return self._known(made, labels)
+
+    def _known(self, metric: Child, labels: tuple[str, ...]) -> _Series[Child]:
+        """The metric's series. Those whose first label is `stream` go with their stream, whatever they count."""
+        series = _Series(metric)
+        if labels[0] == "stream":
+            self._of_streams.append(series)
+        return series
 
     def decoded(self, stream: str, count: int = 1) -> None:
         """Frames that left the decoder."""
@@ -165,6 +143,18 @@ class Metrics:
         """Frames that a model has looked at."""
         self._inferred(stream, model).inc(count)
 
+    def carried(self, stream: str, model: str) -> None:
+        """A frame that a model has not looked at, and to which what it says was carried or repeated."""
+        self._carried(stream, model).inc()
+
+    def looks_put_off(self, stream: str, count: int) -> None:
+        """Looks that newer frames have got, since the engine did not keep up."""
+        self._put_off(stream).inc(count)
+
+    def model_fault(self, stream: str, model: str, fault: str, count: int) -> None:
+        """What a model said that cannot be so."""
+        self._faults(stream, model, fault).inc(count)
+
     def emitted(self, stream: str, count: int = 1) -> None:
         """Frames handed to the outputs."""
         self._emitted(stream).inc(count)
@@ -172,6 +162,14 @@ class Metrics:
     def dropped(self, stream: str, stage: str, reason: str, count: int = 1) -> None:
         """Frames that a stage dropped, and why. `count` 0 makes the series visible before anything is dropped."""
         self._dropped(stream, stage, reason).inc(count)
+
+    def received(self, stream: str, count: int) -> None:
+        """Packets of pictures that a live source got. Received = decoded + skipped + decode errors, once it is over."""
+        self._received(stream).inc(count)
+
+    def skipped(self, stream: str, reason: str, count: int) -> None:
+        """Packets that gave no frame, and why."""
+        self._skipped(stream, reason).inc(count)
 
     def decode_error(self, stream: str, count: int = 1) -> None:
         """Packets or frames that did not decode."""
@@ -185,30 +183,42 @@ class Metrics:
         """Age of a frame when it is emitted."""
         self._age(stream).observe(seconds)
 
+    def seen(self, stream: str, area: Mapping[str, float], boxes: Iterable[str]) -> None:
+        """What is in the newest picture; a class that is not in it any more is at 0.
+
+        Args:
+            stream: its id.
+            area: share of the picture by class name.
+            boxes: the class of each box.
+        """
+        counts = Counts(boxes)
+        areas_named, boxes_named = self._named.setdefault(stream, (set(), set()))
+        for series, values, named in ((self._area, area, areas_named), (self._boxes, counts, boxes_named)):
+            named.update(values)
+            for name in named:
+                series(stream, name).set(values.get(name, 0))
+
+    def novelty(self, stream: str, model: str, novelty: float) -> None:
+        """How unlike what a model was trained on the newest picture is, of which that was looked at."""
+        self._novelty(stream, model).set(novelty)
+
     def queue_depth(self, stream: str, queue: str, depth: int) -> None:
         """Items waiting in a queue now."""
         self._queue_depth(stream, queue).set(depth)
 
     def engine(self, model: str, backend: str, precision: str, device: str, state: EngineState) -> None:
         """The engine that a model runs on and its state; replaces what was said of that model before."""
-        described = (model, backend, precision, device)
-        with self._lock:
-            before = self._engines.get(model)
-            if before is not None and before != described:
-                self._engine_info.remove(*before)
-            self._engines[model] = described
-            self._engine_info.labels(*described).set(1)
+        self._engine_info.only(model, backend, precision, device).set(1)
         self.engine_state(model, state)
 
     def engine_state(self, model: str, state: EngineState) -> None:
         """The state of a model's engine, also while nothing else is known of it."""
         for each in ENGINE_STATES:
-            self._engine_state.labels(model, each).set(each == state)
+            self._engine_state(model, each).set(each == state)
 
     def forget_engine_state(self, model: str) -> None:
         """Take back what `engine_state` said: the model is known under another name by now."""
-        for each in ENGINE_STATES:
-            self._engine_state.remove(model, each)
+        self._engine_state.forget(model)
 
     def state(self, change: StateChange) -> None:
         """The state that a stream's source is in; replaces the one before."""
@@ -225,12 +235,7 @@ class Metrics:
 
     def encoder(self, stream: str, encoder: str) -> None:
         """The encoder in use for a stream; replaces the one before."""
-        with self._lock:
-            before = self._encoders.get(stream)
-            if before is not None and before != encoder:
-                self._encoder_info.remove(stream, before)
-            self._encoders[stream] = encoder
-            self._encoder_info.labels(stream, encoder).set(1)
+        self._encoder_info.only(stream, encoder).set(1)
 
     def output(self, change: OutputChange) -> None:
         """A live output entered a state."""
@@ -239,21 +244,14 @@ class Metrics:
         self._output_failures(change.stream, change.output).inc(int(failed))
 
     def output_dropped(self, stream: str, output: str, reason: str, count: int = 1) -> None:
-        """Pictures that a live output left out, and why."""
+        """Pictures that a live output left out, or packets that clips of events did, and why."""
         self._output_dropped(stream, output, reason).inc(count)
 
     def forget(self, stream: str) -> None:
         """A stream was removed, and so are its series: streams may come and go for months."""
-        for children in (
-            self._decoded, self._inferred, self._emitted, self._dropped, self._decode_errors, self._age,
-            self._queue_depth, self._stream_state, self._source_failures, self._source_reconnects,
-            self._output_running, self._output_failures, self._output_dropped,
-        ):  # fmt: skip
-            children.forget(stream)
-        with self._lock:
-            encoder = self._encoders.pop(stream, None)
-            if encoder is not None:
-                self._encoder_info.remove(stream, encoder)
+        self._named.pop(stream, None)
+        for series in self._of_streams:
+            series.forget(stream)
 
     def serve(self, host: str = "127.0.0.1", port: int = 9464) -> MetricsServer:
         """Answer Prometheus over HTTP at `http://host:port/metrics` until the returned server is closed.
@@ -265,16 +263,26 @@ class Metrics:
         Raises:
             OutputError: the address is in use or not of this machine.
         """
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            return MetricsServer(host, port, family, make_wsgi_app(self.registry))
-        except (OSError, OverflowError) as error:
-            in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-            raise OutputError(
-                f"metrics cannot be served at {host}:{port}, which is in use: choose another port or stop that process"
-                if in_use
-                else f"metrics cannot be served at {host}:{port}: {getattr(error, 'strerror', None) or error}"
-            ) from error
+        return serve_metrics(self.registry, host, port)
+
+
+def serve_metrics(registry: CollectorRegistry, host: str, port: int) -> MetricsServer:
+    """As `Metrics.serve`, of any registry."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if not is_loopback(host):
+        log.warning(
+            "the metrics at %s:%d are open to every machine that reaches this one, without a token; listen on "
+            "127.0.0.1, or let a firewall see to it", host, port,
+        )  # fmt: skip
+    try:
+        return MetricsServer(host, port, family, make_wsgi_app(registry))
+    except (OSError, OverflowError) as error:
+        in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        raise OutputError(
+            f"metrics cannot be served at {host}:{port}, which is in use: choose another port or stop that process"
+            if in_use
+            else f"metrics cannot be served at {host}:{port}: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
 class MetricsServer:
@@ -313,18 +321,43 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
 
+    def __init__(self, *args: Any, **named: Any) -> None:
+        self._room = threading.BoundedSemaphore(MOST_SCRAPES)
+        super().__init__(*args, **named)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread; one client too many is sent away, for each keeps a thread."""
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """The thread of a client."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # socketserver's own names
+        """A client that went away, or asked nothing for too long, is no news."""
+        log.debug("a scrape from %s was broken off", client_address)
+
 
 class _Silent(WSGIRequestHandler):
+    timeout = SCRAPE_SECONDS
+
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name it is called by
         """Say nothing: a scrape every few seconds is no news."""
 
 
-class _Children(Generic[Child]):
-    """A metric's children by label values; `labels()` itself costs more than the observation."""
+class _Series(Generic[Child]):
+    """A metric's series by label values; `labels()` itself costs more than the observation."""
 
     def __init__(self, metric: Child) -> None:
         self._metric: Child = metric
         self._children: dict[tuple[str, ...], Child] = {}
+        self._replacing = threading.Lock()
 
     def __call__(self, *values: str) -> Child:
         found = self._children.get(values)
@@ -332,8 +365,18 @@ class _Children(Generic[Child]):
             found = self._children[values] = self._metric.labels(*values)
         return found
 
+    def only(self, *values: str) -> Child:
+        """The series with these values, and no other one with the same first value."""
+        with self._replacing:
+            self._remove(v for v in list(self._children) if v[0] == values[0] and v != values)
+            return self(*values)
+
     def forget(self, first: str) -> None:
-        """Remove the children whose first label has this value."""
-        for values in [v for v in list(self._children) if v[0] == first]:
+        """Remove the series whose first label has this value."""
+        with self._replacing:
+            self._remove(v for v in list(self._children) if v[0] == first)
+
+    def _remove(self, which: Iterable[tuple[str, ...]]) -> None:
+        for values in which:
             self._children.pop(values, None)
             self._metric.remove(*values)

@@ -16,7 +16,7 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from numpy.typing import NDArray
 
-from pipeline.scene import SyntheticScene
+from pipeline.scene.drive import SyntheticScene
 
 MARK_BITS = 16
 

@@ -8,7 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import yaml
 from pipeline.config import read_config
 from pipeline.metrics import Metrics
 from pipeline.state import SourceState
+from pipeline.workers.sums import Sum
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 RULES, RULE_TESTS = DEPLOY / "prometheus" / "alerts.yml", DEPLOY / "prometheus" / "alerts.test.yml"
@@ -29,10 +32,16 @@ needs_promtool = pytest.mark.skipif(
 )
 
 
+def families() -> dict[str, str]:
+    """What is counted and timed, by name, and of what kind it is: by a run, and of several processes besides."""
+    several = Sum(threading.RLock(), lambda: None, list)
+    return {family.name: family.type for family in (*Metrics().registry.collect(), *several.collect())}
+
+
 def series() -> set[str]:
-    """The names of the series that a run has."""
+    """The names of the series that there are."""
     suffixes = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}
-    return {family.name + suffix for family in Metrics().registry.collect() for suffix in suffixes[family.type]}
+    return {name + suffix for name, kind in families().items() for suffix in suffixes[kind]}
 
 
 def expressions() -> list[str]:
@@ -55,8 +64,7 @@ def test_every_metric_there_exists(path: Path) -> None:
 
 def test_every_metric_is_on_the_dashboard() -> None:
     shown = " ".join(expressions())
-    families = {family.name for family in Metrics().registry.collect()}
-    assert {name for name in families if name not in shown} == set()
+    assert {name for name in families() if name not in shown} == set()
 
 
 @pytest.mark.parametrize("path", [RULES, DASHBOARD], ids=lambda path: path.name)
@@ -122,6 +130,48 @@ def test_what_a_container_file_copies_is_there_and_not_ignored(name: str) -> Non
     assert set(copied) == kept
     assert all((DEPLOY.parent / path).exists() for path in copied)
     assert [line for line in lines if line.startswith("USER ")] == ["USER 10001:10001"]
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "name", "extras"),
+    [
+        ("Dockerfile", "requirements.txt", ["mcap", "serve"]),
+        ("Dockerfile.gpu", "requirements-gpu.txt", ["gpu", "mcap", "serve"]),
+    ],
+)
+def test_every_package_of_an_image_is_named_by_its_hash(dockerfile: str, name: str, extras: list[str]) -> None:
+    assert f"--require-hashes -r deploy/{name}" in (DEPLOY / dockerfile).read_text()
+    lines = (DEPLOY / name).read_text().replace("\\\n", " ").splitlines()
+    packages = [line for line in lines if line and not line.startswith("#")]
+    assert len(packages) > 20
+    assert all("==" in line and "--hash=sha256:" in line for line in packages)
+    assert not [line for line in lines if "://" in line], "no registry is named"
+    named = {re.split(r"[=\[ ]", line)[0].lower().replace("_", "-") for line in packages}
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(each for extra in extras for each in project["optional-dependencies"][extra])]
+    wanted = [each for each in wanted if ";" not in each]
+    assert {re.split(r"[<>=!\[ ]", each)[0].lower().replace("_", "-") for each in wanted} <= named
+
+
+def test_a_network_policy_lets_only_those_in_and_out_that_are_named() -> None:
+    folder = DEPLOY / "kubernetes"
+    resources = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
+    assert set(resources) == {path.name for path in folder.glob("*.yaml")} - {"kustomization.yaml"}
+    policy = yaml.safe_load((folder / "network.yaml").read_text())["spec"]
+    deployment = next(
+        document for document in yaml.safe_load_all((folder / "roadlens.yaml").read_text())
+        if document["kind"] == "Deployment"
+    )  # fmt: skip
+    pod = deployment["spec"]["template"]
+    assert policy["podSelector"]["matchLabels"] == pod["metadata"]["labels"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    (rule,) = policy["ingress"]
+    assert [port["port"] for port in rule["ports"]] == [
+        port["containerPort"] for port in pod["spec"]["containers"][0]["ports"]
+    ]
+    for rule in policy["egress"]:
+        assert rule["to"], "not everybody"
+        assert rule["ports"], "not every port"
 
 
 def test_what_compose_mounts_is_there() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,13 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import nn
 
 from engines.errors import ModelError, OutputError, UsageError
-from training.models.encoder import NOT_TORCH, read_weights
-from training.recipe import Recipe, decode_recipe, recipe_as_dict
-from training.task import Task, open_task
+from training.catalogue import decode_recipe, open_task, recipe_as_dict
+from training.recipe import CHANGEABLE, RECIPE_KEY, Recipe
+from training.task import AnyTask
+from training.weights import NOT_TORCH, read_weights
 
-RECIPE_KEY = "roadlens_recipe"
-"""Where a checkpoint holds its recipe, as plain values."""
+_EARLIER_KEY = "roadlens_recipe"
+"""Where checkpoints held their recipe before exported files and they shared a key."""
 
 _AVERAGE = "average.module."
 
@@ -50,22 +53,99 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ) from error
 
 
-def check_same_recipe(path: Path, recipe: Recipe) -> None:
+def check_same_recipe(path: Path, stored: Recipe, recipe: Recipe) -> None:
     """Refuse to go on from a checkpoint of another run.
 
+    Keys that change nothing of what is learned may differ (`training.recipe.CHANGEABLE`), and so may the way in which
+    the path of the same file is written.
+
+    Args:
+        path: of the checkpoint, for the sentence.
+        stored: the recipe it was made with.
+        recipe: of the run that goes on.
+
     Raises:
-        UsageError: the checkpoint was made by another recipe; the first key that differs is named.
-        ModelError: the file is not a checkpoint.
+        UsageError: another recipe; the first key that differs is named.
     """
-    stored = stored_recipe(path)
-    if stored is None or stored == recipe:
-        return
-    old, new = _flatten(recipe_as_dict(stored)), _flatten(recipe_as_dict(recipe))
-    key = next(k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k))
-    raise UsageError(
-        f"{path} was made with {key} = {old.get(key)}, this run has {key} = {new.get(key)}; give the same recipe, or "
-        f"another --output"
-    )
+    old, new = _flatten(stored), _flatten(recipe)
+    for key in sorted(old.keys() | new.keys()):
+        if key not in CHANGEABLE and not _same(old.get(key), new.get(key)):
+            raise UsageError(
+                f"{path} was made with {key} = {old.get(key)}, this run has {key} = {new.get(key)}; give the same "
+                "recipe, or another --output"
+            )
+
+
+def _flatten(value: object, prefix: str = "") -> dict[str, object]:
+    """The values of a recipe by their dotted keys; paths stay paths."""
+    if isinstance(value, msgspec.Struct):
+        kind = type(value).__struct_config__.tag
+        items = {name: getattr(value, name) for name in value.__struct_fields__}
+        groups = items if kind is None else {"kind": kind} | items
+    elif isinstance(value, dict):
+        groups = value
+    else:
+        return {prefix: value}
+    flat: dict[str, object] = {}
+    for key, item in groups.items():
+        flat |= _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat
+
+
+def _same(old: object, new: object) -> bool:
+    if not (isinstance(old, Path) and isinstance(new, Path)):
+        return old == new
+    if old == new or old.resolve() == new.resolve():
+        return True
+    # The same file after the folder was moved or copied; where the first is gone, its name has to do.
+    return old.name == new.name and (not old.is_file() or not new.is_file() or filecmp.cmp(old, new, shallow=False))
+
+
+@dataclass(frozen=True)
+class Content:
+    """What stands in a checkpoint: its plain values and tensors, not yet read from the disk, and its recipe."""
+
+    plain: dict[str, Any]
+    recipe: Recipe | None
+
+
+def read_checkpoint(path: Path) -> Content:
+    """What stands in a checkpoint.
+
+    Raises:
+        ModelError: the file is missing, or not a checkpoint; of a torn one, whether the best one beside it is whole.
+    """
+    if not path.exists():
+        raise ModelError(f"there is no checkpoint {path}; give a .ckpt file that `roadlens train` wrote")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except OSError as error:
+        # One that was cut off may also be too short to be mapped, which the system calls an invalid argument.
+        raise ModelError(
+            f"the checkpoint {path} cannot be read ({error.strerror}); {_whole_one_beside(path)}give a .ckpt file"
+        ) from None
+    except NOT_TORCH:
+        raise ModelError(
+            f"{path} is not a readable checkpoint; {_whole_one_beside(path)}give a .ckpt file that `roadlens train` "
+            "wrote"
+        ) from None
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise ModelError(f"{path} is not a checkpoint: it holds no state_dict")
+    plain = content.get(RECIPE_KEY, content.get(_EARLIER_KEY))
+    return Content(content, None if plain is None else decode_recipe(plain, f"the recipe in {path}"))
+
+
+def _whole_one_beside(path: Path) -> str:
+    """Where a checkpoint of the same run can still be read: a clause, or nothing."""
+    for other in sorted(path.parent.glob("*.ckpt")):
+        if other == path:
+            continue
+        try:
+            step = torch.load(other, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        except (OSError, TypeError, *NOT_TORCH):
+            continue
+        return f"{other.name} beside it is whole, of step {step}: take {path.name} away and go on from that one, or "
+    return ""
 
 
 def stored_recipe(path: Path) -> Recipe | None:
@@ -74,33 +154,14 @@ def stored_recipe(path: Path) -> Recipe | None:
     Raises:
         ModelError: the file is missing, or not a checkpoint.
     """
-    if not path.exists():
-        raise ModelError(f"there is no checkpoint {path}; give a .ckpt file that `roadlens train` wrote")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except OSError as error:
-        raise ModelError(f"the checkpoint {path} cannot be read ({error.strerror}); give a .ckpt file") from None
-    except NOT_TORCH:
-        raise ModelError(
-            f"{path} is not a readable checkpoint; give a .ckpt file that `roadlens train` wrote"
-        ) from None
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise ModelError(f"{path} is not a checkpoint: it holds no state_dict")
-    plain = content.get(RECIPE_KEY)
-    return None if plain is None else decode_recipe(plain, f"the recipe in {path}")
+    return read_checkpoint(path).recipe
 
 
-def load_model(path: Path, recipe: Recipe | None = None) -> tuple[nn.Module, Recipe]:
-    """The network of `open_checkpoint`, with the recipe in the place of the task."""
-    task, model = open_checkpoint(path, recipe)
-    return model, task.recipe
-
-
-def open_checkpoint(path: Path, recipe: Recipe | None = None) -> tuple[Task[Any, Any, Any], nn.Module]:
+def open_checkpoint(path: Path, recipe: Recipe | None = None) -> tuple[AnyTask, nn.Module]:
     """The task of a checkpoint, and the moving average of its network, ready to predict.
 
     Args:
-        path: a checkpoint of `training.run.train`.
+        path: a checkpoint of `training.loop.run.train`.
         recipe: the recipe it was made with, for a checkpoint that holds none.
 
     Raises:
@@ -122,16 +183,6 @@ def open_checkpoint(path: Path, recipe: Recipe | None = None) -> tuple[Task[Any,
             f"{path} does not fit the model of recipe {recipe.name}: {line} …; give its own recipe"
         ) from None
     return task, model.eval()
-
-
-def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, dict):
-            flat |= _flatten(item, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = item
-    return flat
 
 
 def pack_recipe(recipe: Recipe) -> dict[str, Any]:

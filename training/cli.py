@@ -5,13 +5,23 @@ Only typer is imported here; torch, OpenVINO and OpenCV are loaded by the comman
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from engines.claims import keep_apart
+from engines.commands.idle import refuse_idle
 from engines.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from engines.spec import ModelSpec
+    from training.task import AnyTask
 
 data_app = typer.Typer(help="Check, look at and fetch training data.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -40,11 +50,12 @@ def _need_training(command: str, also: tuple[str, ...] = ()) -> None:
     if missing:
         raise UsageError(
             f"`roadlens {command}` needs libraries that are not installed ({', '.join(missing)}); "
-            f"install them with: pip install 'roadlens[train]'"
+            f"install them with: pip install '.[train]'"
         )
 
 
 def train(
+    context: typer.Context,
     recipe: Annotated[str, typer.Argument(help="A bundled recipe's name, or a YAML file.")],
     data: DataFolder,
     overrides: Annotated[
@@ -62,25 +73,35 @@ def train(
     nodes: Annotated[int, typer.Option(min=1, help="Machines that run this same command.")] = 1,
 ) -> None:
     """Train a model from a recipe; killed or stopped, it goes on with --resume as if nothing had been."""
-    _need_training("train")
-    from training.recipe import read_recipe
-    from training.run import BEST
-    from training.run import train as run
-    from training.task import open_task
+    from training.catalogue import open_task, read_recipe
 
+    began = time.monotonic()
     settings = read_recipe(recipe, overrides or [])
-    open_task(settings).check()
+    task = open_task(settings)
+    refuse_idle(context, f"changes nothing of {task.recipe.name}, whose data are read in seconds", *task.idle)
+    _need_training("train", also=("tensorboard",))
+    task.check()
+    from training.loop.run import BEST
+    from training.loop.run import train as run
+
     folder = output or Path("runs") / settings.name
     last = run(
         settings, data, folder, cache, resume=resume, skip_broken=skip_broken, devices=devices, nodes=nodes,
         say=typer.echo,
     )  # fmt: skip
+    if task.deliverable(data) is not None:
+        from training.report.delivery import deliver
+
+        deliver(folder, data, task, skip_broken=skip_broken, say=typer.echo)
+        typer.echo(f"{(time.monotonic() - began) / 60:.1f} minutes from the folder to the model")
+        return
     # A run whose score was never defined on `dev` (nothing of what it looks for is there) has no best.
     best = folder / BEST
     typer.echo(f"done: {last}; next: roadlens export {best if best.exists() else last} -o {settings.name}.onnx")
 
 
 def evaluate(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="A checkpoint (.ckpt), an exported .onnx, or a bundled model's name.")],
     data: DataFolder,
     split: SplitOption = None,
@@ -96,13 +117,18 @@ def evaluate(
     """Score a model on a split, as its task does; of a segmenter IoU by class, mean IoU and accuracy."""
     if model.endswith(".ckpt"):
         _need_training("eval with a checkpoint")
-    from training.evaluation import as_json as json_of
-    from training.evaluation import evaluate as score
-    from training.evaluation import open_predictor, write_evaluation
-    from training.recipe import read_recipe
+    from training.catalogue import read_recipe
+    from training.evaluation.opening import open_predictor, task_there
+    from training.evaluation.predictor import evaluate as score
+    from training.results import as_json as json_of
+    from training.results import write_evaluation
 
     stated = read_recipe(recipe) if recipe else None
-    with open_predictor(model, precision, recipe=stated) as predictor:
+    with open_predictor(model, precision, recipe=stated) as opened:
+        spec = opened.task.spec(opened.height, opened.width, "", ())
+        predictor = replace(opened, task=task_there(opened.task, spec, data))
+        idle = predictor.task.idle
+        refuse_idle(context, f"changes nothing of {predictor.name}, whose data are read in seconds", *idle)
         part = predictor.task.part(split)
         size = (predictor.height, predictor.width)
         samples = predictor.task.load(data, part, size=size, cache=cache, skip_broken=skip_broken, say=_complain)
@@ -124,17 +150,28 @@ def export(
     metrics: Annotated[
         Path | None, typer.Option(help="evaluation.json of `roadlens eval`, whose figures go into the spec.")
     ] = None,
+    blend: Annotated[
+        Path | None, typer.Option(help="The export that the run went on from: the mean of both is written.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that it was trained on, so that it can tell how new pictures are to it.")
+    ] = None,
     recipe: RecipeOption = None,
 ) -> None:
     """Write a checkpoint as one ONNX file with its spec, after checking that it answers as the checkpoint does."""
     _need_training("export")
     import msgspec
 
+    from training.catalogue import read_recipe
     from training.checkpoint import open_checkpoint
-    from training.evaluation import read_evaluation
-    from training.recipe import read_recipe
+    from training.export import export as write
+    from training.models.exported import blend_exported
+    from training.results import read_evaluation
 
+    keep_apart([output], [checkpoint, metrics, blend, data, Path(recipe) if recipe else None])
     task, model = open_checkpoint(checkpoint, read_recipe(recipe) if recipe else None)
+    if blend is not None:
+        blend_exported(model, blend)
     settings = task.recipe
     evaluation = None if metrics is None else read_evaluation(metrics, task.evaluation_type())
     if evaluation is not None and evaluation.model != settings.name:
@@ -145,8 +182,25 @@ def export(
         if "confidence" not in task.optional_outputs:
             raise UsageError(f"a model of {settings.name} has no confidence map; leave out --confidence")
         spec = msgspec.structs.replace(spec, outputs={**spec.outputs, "confidence": "confidence"})
-    task.export(model, spec, output)
+    if data is not None:
+        spec = _familiarized(task, model, spec, data)
+    write(task, model, spec, output)
     typer.echo(f"{output}: {spec.name} {version}, {spec.height}×{spec.width}, checked at batch 1 and 3")
+
+
+def _familiarized(task: AnyTask, model: nn.Module, spec: ModelSpec, data: Path) -> ModelSpec:
+    from training.export import with_familiar
+
+    split = task.recipe.split
+    if "class_map" not in spec.outputs:
+        raise UsageError(f"a model of {spec.name} gives no class map, by which novelty is told; leave out --data")
+    fit = task.load(data, split, size=(spec.height, spec.width), say=_complain)
+    spec = with_familiar(task, model, spec, fit, split)
+    if spec.familiar is None:
+        raise UsageError(
+            f"{data} has {len(fit)} pictures of {split}, too few to tell what is familiar; leave out --data"
+        )
+    return spec
 
 
 def report(
@@ -191,6 +245,7 @@ def report(
     if readme is not None:
         around_table(readme)  # before minutes of measuring
     page = output or (None if markdown or readme else Path("report.html"))
+    keep_apart([page], [*map(Path, models), *places.values()])
     sections = measure(
         models, places, split, runs=folders, seconds=seconds, cache=cache, skip_broken=skip_broken, say=_complain
     )
@@ -255,6 +310,7 @@ def data_show(
         close = nearest(part, data_set.SPLITS)
         hint = f"the nearest is {close}" if close else f"there are {', '.join(data_set.SPLITS)}"
         raise UsageError(f"--split {part}: {data_set.NAME} has none of that name; {hint}")
+    keep_apart([output], [folder])
     write_picture(output, data_set.draw_contact_sheet(folder, part, number))
     typer.echo(str(output))
 
@@ -263,7 +319,7 @@ def data_show(
 def data_split(
     folder: DataSetFolder,
     output: Annotated[Path, typer.Option("-o", "--output", help="The list to write.")] = Path("split.txt"),
-    seed: Annotated[int, typer.Option(min=0, help="Of the split; a recipe's split_seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of the split; a recipe's split_seed.")] = 0,
     name: SetOption = None,
 ) -> None:
     """Write which picture is trained on and which is held out, as a list that a recipe takes with split_file."""

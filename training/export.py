@@ -6,29 +6,32 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from engines.errors import CheckFailed, UsageError
-from engines.spec import ModelSpec, embed_spec
+from engines.errors import CheckFailed
+from engines.novelty.distance import figures, fit
+from engines.novelty.familiar import FEWEST
+from engines.spec import ModelSpec, OutputRole, embed_spec, figure_names
+from engines.telemetry import no_telemetry
 from training.files import write_file
-from training.models import Segmenter
-from training.recipe import Recipe
+from training.models.graphs import Graph
+from training.recipe import RECIPE_KEY, Recipe
+from training.task import Samples, Task, as_arrays, at_size
 
 if TYPE_CHECKING:
     import onnx
 
-    from training.task import Task
-
 UInt8 = NDArray[np.uint8]
+M = TypeVar("M", bound=nn.Module)
 
 OPSET = 18
 """The lowest opset of the house: every engine reads it, and nothing here needs a newer one."""
@@ -39,96 +42,75 @@ MAX_FLOAT_ERROR = 1e-3
 MIN_AGREEMENT = 0.999
 """Of class ids."""
 
-_SCORES = "scores"
+MIN_FOUND = 0.98
+"""Share of the objects of a list that are the model's: where two neighbours are as good as equal, either may be the
+peak."""
+
+Arrays = Mapping[str, NDArray[Any]]
+"""Outputs by name."""
+
+FAMILIAR = 600
+"""Pictures of the training data that a model's novelty is told by, at most."""
+
+_AT_ONCE = 8
+"""Pictures that a network is shown at once, for that."""
 
 
-class ExportedSegmenter(nn.Module):
-    """The graph that is exported: uint8 pictures in, uint8 class map out.
-
-    The arg-max is taken over the scores of each cell *before* its pixels are put in their places, so that one small
-    integer map is rearranged in place of C float maps: exact, and 3.5 of 18 ms of CPU time less for the U-Net
-    (256×256, OpenVINO bf16, AMD EPYC).
-
-    Args:
-        model: in evaluation mode.
-        confidence: whether the second output is wanted.
-    """
-
-    def __init__(self, model: Segmenter, confidence: bool) -> None:
-        super().__init__()
-        self.model, self.confidence = model, confidence
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(N, H, W, 3) uint8 RGB → (N, H, W) uint8 class ids, then, where wanted, (N, H, W) uint8 confidence, the
-        probability of that class times 255, and last the (N, C·r², H/r, W/r) scores that both come from."""
-        # TensorRT takes uint8 at an input only with a cast right behind it.
-        phases = self.model.phases(images.float().permute(0, 3, 1, 2) / 127.5 - 1)
-        count, _, height, width = phases.shape
-        by_class = phases.reshape(count, self.model.classes, self.model.cell**2, height, width)
-        outputs = [self._to_pixels(by_class.argmax(1).int()).to(torch.uint8)]
-        if self.confidence:
-            # The softmax of the likeliest class alone: a third of the time of the whole softmax and its maximum.
-            best = by_class.topk(1, dim=1).values
-            likeliest = 1 / (by_class - best).exp().sum(1)
-            outputs.append(self._to_pixels(likeliest * 255 + 0.5).to(torch.uint8))
-        return *outputs, phases
-
-    def _to_pixels(self, cells: Tensor) -> Tensor:
-        """(N, r², h, w) → (N, r·h, r·w)"""
-        count, _, height, width = cells.shape
-        side = self.model.cell
-        grid = cells.reshape(count, side, side, height, width).permute(0, 3, 1, 4, 2)
-        return grid.reshape(count, height * side, width * side)
-
-
-class ExportedPredict(nn.Module):
-    """The graph that is exported of a task that needs no other: what its `predict` says, in the order of `roles`."""
-
-    def __init__(self, task: Task[Any, Any, Any], model: nn.Module, roles: Sequence[str]) -> None:
-        super().__init__()
-        self.task, self.model, self.roles = task, model, roles
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(N, H, W, 3) uint8 RGB → a tensor (N, …) for each role."""
-        outputs = self.task.predict(self.model, images)
-        return tuple(outputs[role] for role in self.roles)
-
-
-def export_segmenter(model: Segmenter, spec: ModelSpec, path: Path, recipe: Recipe | None = None) -> None:
-    """Write `model` as an ONNX file with `spec`, after checking it against the eager model at batch 1 and 3.
+def export(task: Task[Any, M, Any], model: M, spec: ModelSpec, path: Path) -> None:
+    """Write a model of a task as an ONNX file with `spec` and the task's recipe, after checking it.
 
     Args:
-        model: any `Segmenter`; put into evaluation mode and brought to the CPU.
-        spec: H×W are static, multiples of 32; `outputs` names `class_map` and, where wanted, `confidence`.
+        task: that the model was trained for.
+        model: put into evaluation mode and brought to the CPU.
+        spec: of `task.spec`; its outputs may be more, see `Task.optional_outputs`.
         path: of the file, replaced in one step.
-        recipe: that the file says it was made by.
 
     Raises:
-        UsageError: H or W is not a multiple of 32.
-        CheckFailed: the graph's answers are not the eager model's; nothing is written.
+        UsageError: a size of input that the graph cannot have.
+        CheckFailed: the graph's answers are not the network's; nothing is written.
         OutputError: the file cannot be written.
     """
-    if spec.height % 32 or spec.width % 32:
-        raise UsageError(
-            f"an export is for one size, height and width multiples of 32; {spec.height}×{spec.width} is not: "
-            f"take {-(-spec.height // 32) * 32}×{-(-spec.width // 32) * 32}"
-        )
-    graph = ExportedSegmenter(model, "confidence" in spec.outputs)
-    names = [spec.outputs[role] for role in ("class_map", "confidence") if role in spec.outputs]
-    export_graph(graph, (*names, _SCORES), spec, path, recipe)
+    export_graph(task.graph(model, spec), spec, path, task.recipe)
 
 
-def export_graph(
-    graph: nn.Module, names: Sequence[str], spec: ModelSpec, path: Path, recipe: Recipe | None = None
-) -> None:
+def with_familiar(task: Task[Any, M, Any], model: M, spec: ModelSpec, samples: Samples, split: str) -> ModelSpec:
+    """A spec with what is familiar to its model: what that says of a sample of the pictures that it was trained on.
+
+    Args:
+        task: that the model was trained for.
+        model: put into evaluation mode and brought to the CPU.
+        spec: of `task.spec`, with the outputs that are exported.
+        samples: the training data.
+        split: what they are called.
+
+    Returns:
+        The spec as it is where its model gives no class map, or the pictures are too few.
+    """
+    names, ids = figure_names(spec), [info.id for info in spec.classes]
+    if not names or len(samples) < FEWEST:
+        return spec
+    count = min(len(samples), FAMILIAR)
+    chosen = np.sort(np.random.default_rng(0).choice(len(samples), count, replace=False))
+    model.cpu().float().eval()
+    rows = []
+    for some in np.array_split(chosen, -(-count // _AT_ONCE)):
+        pictures = at_size(samples.photos[some], spec.height, spec.width)
+        with torch.no_grad():
+            found = as_arrays(task.predict(model, torch.from_numpy(pictures)))
+        sure = found["confidence"] if "confidence" in spec.outputs else [None] * len(some)
+        rows += [figures(*pair, ids) for pair in zip(found["class_map"], sure, strict=True)]
+    source = f"{count} of the {len(samples):,} pictures of {split} (seed 0)"
+    return msgspec.structs.replace(spec, familiar=fit(np.array(rows), names, source))
+
+
+def export_graph(graph: Graph, spec: ModelSpec, path: Path, recipe: Recipe | None = None) -> None:
     """Write a graph as an ONNX file with `spec`, after checking it against the eager one at batch 1 and 3.
 
     What is checked is the very graph that is written: outputs that the spec does not name are there for the check and
     are taken away when it has passed. The confidence is not compared: its rounding may differ.
 
     Args:
-        graph: (N, H, W, 3) uint8 RGB → a tuple of tensors (N, …); put into evaluation mode and brought to the CPU.
-        names: of the tensors, in order.
+        graph: its module is put into evaluation mode and brought to the CPU.
         spec: H×W are static, N is dynamic.
         path: of the file, replaced in one step.
         recipe: that the file says it was made by.
@@ -137,11 +119,9 @@ def export_graph(
         CheckFailed: the graph's answers are not the eager model's; nothing is written.
         OutputError: the file cannot be written.
     """
-    from training.evaluation import RECIPE_KEY
-
-    graph = graph.cpu().float().eval()
-    proto = _trace(graph, spec.height, spec.width, names)
-    _check(proto, graph, names, spec)
+    graph.module.cpu().float().eval()
+    proto = _trace(graph, spec.height, spec.width)
+    _check(proto, graph, spec)
     kept = [output for output in proto.graph.output if output.name in spec.outputs.values()]
     del proto.graph.output[:]
     proto.graph.output.extend(kept)
@@ -159,12 +139,12 @@ def _name_of_file(value: object) -> str:
     return value.name
 
 
-def _trace(graph: nn.Module, height: int, width: int, names: Sequence[str]) -> onnx.ModelProto:
+def _trace(graph: Graph, height: int, width: int) -> onnx.ModelProto:
     example = torch.zeros((2, height, width, 3), dtype=torch.uint8)
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
-            graph, (example,), dynamo=True, external_data=False, opset_version=OPSET, input_names=["images"],
-            output_names=list(names), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=256)},),
+            graph.module, (example,), dynamo=True, external_data=False, opset_version=OPSET, input_names=["images"],
+            output_names=list(graph.outputs), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=256)},),
             verbose=False,
         )  # fmt: skip
     assert program is not None
@@ -205,9 +185,11 @@ def check_pictures(count: int, height: int, width: int, seed: int = 0) -> UInt8:
     return np.clip(smooth + noise, 0, 255).astype(np.uint8)
 
 
-def _check(proto: onnx.ModelProto, graph: nn.Module, names: Sequence[str], spec: ModelSpec) -> None:
+def _check(proto: onnx.ModelProto, graph: Graph, spec: ModelSpec) -> None:
     import onnx
-    import openvino
+
+    with no_telemetry():
+        import openvino
 
     onnx.checker.check_model(proto, full_check=True)
     core = openvino.Core()
@@ -216,18 +198,78 @@ def _check(proto: onnx.ModelProto, graph: nn.Module, names: Sequence[str], spec:
     for batch in (1, 3):
         pictures = check_pictures(batch, spec.height, spec.width, seed=batch)
         with torch.no_grad():
-            eager = dict(zip(names, (t.numpy() for t in graph(torch.from_numpy(pictures))), strict=True))
+            eager = dict(zip(graph.outputs, (t.numpy() for t in graph.module(torch.from_numpy(pictures))), strict=True))
         answer = compiled([pictures])
+        found = {name: answer[name] for name in graph.outputs}
+        listed = {spec.outputs[role] for role in ("boxes", "scores", "labels") if role in spec.outputs}
+        apart = {spec.outputs.get("confidence")} | (listed if len(listed) > 1 else set())
         faults = [
             fault
             for name, expected in eager.items()
-            if name != spec.outputs.get("confidence") and (fault := _difference(name, answer[name], expected))
+            if name not in apart and (fault := _difference(name, found[name], expected))
         ]
+        if len(listed) > 1 and (fault := _difference_of_lists(spec, found, eager, _candidates(graph, spec, pictures))):
+            faults.append(fault)
         if faults:
             raise CheckFailed(
                 f"the exported graph of {spec.name} is not the model: at batch {batch} {' and '.join(faults)}; "
                 "nothing was written"
             )
+
+
+_LISTED: tuple[OutputRole, ...] = ("boxes", "scores", "labels")
+
+
+def _candidates(graph: Graph, spec: ModelSpec, pictures: UInt8) -> Arrays | None:
+    """More objects than the model lists, by name of output; None where its graph gives no more."""
+    if graph.candidates is None:
+        return None
+    with torch.no_grad():
+        found = graph.candidates(torch.from_numpy(pictures))
+    return {spec.outputs[role]: values.numpy() for role, values in found.items() if role in spec.outputs}
+
+
+def _difference_of_lists(spec: ModelSpec, found: Arrays, expected: Arrays, candidates: Arrays | None) -> str | None:
+    """What of the objects that should be listed is not, in whichever order, as a clause; None where all is well.
+
+    What is listed must be among the candidates, where there are any, and what is likelier than the last one listed must
+    be listed: which of several that are as good as equal come last, rounding decides.
+    """
+    names = [spec.outputs[role] for role in _LISTED if role in spec.outputs]
+    for name in names:
+        if found[name].shape != expected[name].shape:
+            return f"its output `{name}` has the shape {found[name].shape} in place of {expected[name].shape}"
+    scores = expected[spec.outputs["scores"]] if "scores" in spec.outputs else None
+    if scores is not None:  # which are in falling order, whatever they are the scores of
+        name = spec.outputs["scores"]
+        if fault := _difference(name, np.sort(found[name]), np.sort(scores)):
+            return fault
+    right: list[NDArray[np.bool_]] = []
+    for place, listed in enumerate(_objects(names, found)):
+        wanted = _objects(names, expected)[place]
+        if candidates is not None:
+            right.append(_are_in(listed, _objects(names, candidates)[place]))
+        sure = slice(None) if scores is None else scores[place] > scores[place].min(initial=1) + MAX_FLOAT_ERROR
+        right.append(_are_in(wanted[sure], listed))
+    shares = [float(are.mean()) for are in right if are.size]
+    if not (share := min(shares, default=1.0)) >= MIN_FOUND:
+        return (
+            f"{share:.1%} of the objects in its outputs {' and '.join(f'`{name}`' for name in names)} are the model's"
+        )
+    return None
+
+
+def _objects(names: list[str], outputs: Arrays) -> NDArray[np.float64]:
+    """(N, K, 4 and a number for each further output): what is said of each object."""
+    boxes, *others = names
+    return np.concatenate([outputs[boxes], *(outputs[name][..., None] for name in others)], -1, dtype=np.float64)
+
+
+def _are_in(objects: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(K,) whether each of (K, D) objects is among (M, D) others; NaN is near nothing."""
+    apart = np.abs(objects[:, None] - others).max(-1, initial=0).min(-1, initial=np.inf)
+    near: NDArray[np.bool_] = apart <= MAX_FLOAT_ERROR
+    return near
 
 
 def _difference(name: str, found: NDArray[Any], expected: NDArray[Any]) -> str | None:

@@ -1,23 +1,30 @@
 """What a training run is made of: one typed YAML file, read as the recipe of the task that it names.
 
 Here stands what the recipes of several tasks share; what a task adds stands with the task, under `training/tasks`.
+`training.catalogue` reads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from engines.errors import UsageError
-from engines.settings import decode, nearest, parse_scalar, read_yaml
-from training.task import task_class
+RECIPE_KEY = "roadlens.recipe"
+"""The key under which a checkpoint and the `metadata_props` of an exported file hold the recipe."""
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
-Whole = Annotated[int, msgspec.Meta(ge=0)]
+CHANGEABLE = frozenset({"steps", "workers", "evaluate_every", "checkpoint_every", "report_every", "patience"})
+"""Keys that a run may change when it goes on: how long, with how many threads, and how often it looks at itself."""
+
+_LARGEST = 2**63 - 1
+"""Of a whole number that JSON and YAML readers agree on."""
+
+Precision = Literal["bf16-mixed", "16-mixed", "32-true"]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=_LARGEST)]
+Whole = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
+Seed = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+"""What every generator of random numbers takes."""
 Rate = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 EncoderName = Literal["mobilenet_v2", "resnet18", "resnet50"]
@@ -41,13 +48,25 @@ class PSPNetSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
     auxiliary_weight: Share = 0.4
 
 
-ModelSettings = UNetSettings | PSPNetSettings
+class OwnSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="own"):
+    """A network of somebody else's.
+
+    `network` is a class derived from `training.models.segmenter.Segmenter`, as `module:Class` of a module that Python
+    finds. It is called with the encoder, the number of classes, and `options` by name.
+    """
+
+    network: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    encoder: EncoderName = "mobilenet_v2"
+    options: dict[str, Any] = {}
+
+
+ModelSettings = UNetSettings | PSPNetSettings | OwnSettings
 
 
 class Optimizer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """AdamW with one peak learning rate for the fresh layers and one for the pre-trained encoder.
 
-    The rate climbs over `warmup_steps` and falls by `training.schedule.warmup_poly`; gradients are clipped to the
+    The rate climbs over `warmup_steps` and falls by `training.loop.schedule.warmup_poly`; gradients are clipped to the
     Euclidean norm `gradient_clip`.
     """
 
@@ -73,7 +92,9 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     optimizer steps of `batch` pictures each, over all processes together. The network is trained and evaluated on
     pictures of `height` × `width` pixels. `split` is the part of the data that is trained on: `fit` leaves out `dev`,
     on which epochs and settings are chosen; `train` is both. `ema_decay` is that of the moving average of the
-    weights, which is what gets evaluated and exported. `workers` threads prepare views.
+    weights, which is what gets evaluated and exported. `workers` threads prepare views. With `patience` a run ends
+    where so many evaluations in a row brought no better score. With `accumulate` a step computes its batch in so many
+    parts, one after the other, and adds up their gradients: the memory of a part, the step of the whole batch.
     """
 
     name: str
@@ -82,13 +103,15 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     height: Positive = 256
     width: Positive = 256
     batch: Positive = 16
+    accumulate: Positive = 1
     evaluate_every: Positive = 500
     checkpoint_every: Positive = 100
     report_every: Positive = 50
-    seed: Whole = 0
+    patience: Positive | None = None
+    seed: Seed = 0
     split: Literal["fit", "train"] = "fit"
     ema_decay: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.999
-    precision: Literal["bf16-mixed", "16-mixed", "32-true"] = "bf16-mixed"
+    precision: Precision = "bf16-mixed"
     workers: Positive = 1
     optimizer: Optimizer = Optimizer()
 
@@ -103,82 +126,3 @@ class EncoderRecipe(Recipe, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     encoder_weights: Path | None = None
     frozen_stages: Annotated[int, msgspec.Meta(ge=0, le=5)] = 0
     freeze_encoder_norm: bool = True
-
-
-class _Named(msgspec.Struct):
-    """As much of a recipe as says how to read the rest. Before there were other tasks, recipes named none."""
-
-    task: str = "segmentation"
-
-
-def bundled_recipes() -> dict[str, Path]:
-    """The recipes that come with the package, by name."""
-    folder = Path(str(resources.files("training"))) / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe by the path of its file or the name of a bundled one, with `key=value` changes.
-
-    Args:
-        name: `cityscapes-unet`, or a path that ends in `.yaml`.
-        overrides: `steps=100`, `optimizer.learning_rate=1e-3`; values as YAML.
-
-    Returns:
-        The recipe struct of the task that the file names.
-
-    Raises:
-        UsageError: no such recipe, no such task, or a key or value that does not fit.
-    """
-    bundled = bundled_recipes()
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        if name not in bundled:
-            close = nearest(name, bundled)
-            hint = f"the nearest is {close}" if close else f"known are {', '.join(bundled)}"
-            raise UsageError(f"There is no recipe {name!r}; {hint}; or give the path of a YAML file.")
-        path = bundled[name]
-    recipe = read_yaml(path, task_class(read_yaml(path, _Named).task).recipe_type)
-    return override(recipe, overrides) if overrides else recipe
-
-
-def override(recipe: Recipe, changes: Sequence[str]) -> Recipe:
-    """The recipe with `key=value` changes; dots reach into a group.
-
-    Raises:
-        UsageError: a change that is not `key=value`, or a key or value that does not fit.
-    """
-    plain = recipe_as_dict(recipe)
-    for change in changes:
-        key, equals, text = change.partition("=")
-        if not equals or not key:
-            raise UsageError(f"{change!r} is not an override; write key=value, such as optimizer.learning_rate=1e-3.")
-        *groups, last = key.split(".")
-        place = plain
-        for group in groups:
-            inside = place.setdefault(group, {})
-            if not isinstance(inside, dict):
-                raise UsageError(f"{change!r}: {group} is a value, not a group of keys; leave out what follows it.")
-            place = inside
-        place[last] = parse_scalar(text)
-    return decode_recipe(plain, "overrides")
-
-
-def decode_recipe(plain: object, where: str) -> Recipe:
-    """The recipe in plain values, as they stand in YAML, in a checkpoint or in an exported file.
-
-    Args:
-        plain: a mapping of keys to values.
-        where: what a sentence names in place of a file.
-
-    Raises:
-        UsageError: no such task, or a key or value that does not fit.
-    """
-    recipe: Recipe = decode(plain, task_class(decode(plain, _Named, where).task).recipe_type, where)
-    return recipe
-
-
-def recipe_as_dict(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain values, as they stand in YAML."""
-    plain: dict[str, Any] = msgspec.to_builtins(recipe, enc_hook=str)
-    return plain

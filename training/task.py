@@ -1,19 +1,17 @@
 """What a task is: everything that the training loop, `eval`, `export` and `report` need to know of it, and no more.
 
-A new task is one file with one class derived from `Task` (or `EncoderTask`), found by the name that a recipe gives:
-no list names the tasks. A task's file imports torch inside its methods only, so that an exported model can be
-evaluated where torch is not installed.
+A new task is one file with one class derived from `Task` (or `EncoderTask`), found by the name that a recipe gives
+(`training.catalogue`): no list names the tasks. A task's file imports torch inside its methods only, so that an
+exported model can be evaluated where torch is not installed.
 """
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,15 +20,15 @@ from numpy.typing import NDArray
 from engines.errors import UsageError
 from engines.settings import nearest
 from engines.spec import Metric, ModelSpec, OutputRole
+from engines.squash import squash
+from training.results import Evaluation, Figures, Label, summarise
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from training.evaluation import Evaluation, Label
     from training.models.encoder import Encoder
+    from training.models.graphs import Graph
     from training.recipe import EncoderRecipe, Recipe
-    from training.report import Section
-    from training.report.measuring import Measured
 
 UInt8 = NDArray[np.uint8]
 View = Callable[[int, np.random.Generator], tuple[NDArray[Any] | np.generic, ...]]
@@ -38,6 +36,21 @@ View = Callable[[int, np.random.Generator], tuple[NDArray[Any] | np.generic, ...
 
 Outputs = Mapping[str, NDArray[Any]]
 """What a model says of n pictures, by the roles of a `ModelSpec`: `class_map` (n, H, W), `boxes` (n, K, 4) …"""
+
+
+def as_arrays(outputs: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    """A network's outputs on the host, floats as float32."""
+    return {
+        name: (value.float() if value.is_floating_point() else value).detach().cpu().numpy()
+        for name, value in outputs.items()
+    }
+
+
+def at_size(photos: UInt8, height: int, width: int) -> UInt8:
+    """(n, h, w, 3) uint8 at the size of a model, as an engine squashes one picture: (n, height, width, 3)."""
+    if photos.shape[1:3] == (height, width):
+        return photos
+    return np.stack([squash(photo, height, width) for photo in photos])
 
 
 class Samples(Protocol):
@@ -85,6 +98,9 @@ class Task(ABC, Generic[R, M, D]):
     optional_outputs: ClassVar[tuple[OutputRole, ...]] = ()
     """Roles that an export can have besides those of `spec`, where they are asked for."""
 
+    idle: ClassVar[tuple[str, ...]] = ()
+    """Arguments of `load` that change nothing, of `cache` and `skip_broken`: the commands refuse their options."""
+
     score: ClassVar[str] = "mean_iou"
     """The score on `dev` whose highest value picks `best.ckpt`."""
 
@@ -117,6 +133,27 @@ class Task(ABC, Generic[R, M, D]):
         return f"{self.recipe.steps:,} steps of {self.recipe.batch}"
 
     # Training -------------------------------------------------------------------------------------------------------
+    def settled(self, folder: Path, say: Callable[[str], None]) -> R:  # noqa: ARG002 - a task may have nothing to settle
+        """The recipe with what only the data say, such as their classes; that of a new run, and of one that goes on.
+
+        Args:
+            folder: of the data set.
+            say: gets a sentence for what was found out.
+
+        Raises:
+            SourceError: not the data set.
+        """
+        return self.recipe
+
+    def deliverable(self, folder: Path) -> Literal["last", "best"] | None:  # noqa: ARG002
+        """Which checkpoint a run on a folder ends in as a model file with a report beside it; None for neither."""
+        return None
+
+    def fits(self, spec: ModelSpec) -> bool:
+        """Whether a model does what models of this task do."""
+        made = self.spec(spec.height, spec.width, spec.version, ())
+        return made.task == spec.task and made.classes == spec.classes
+
     def check(self) -> None:
         """Refuse a recipe whose keys fit one by one and not together.
 
@@ -210,15 +247,11 @@ class Task(ABC, Generic[R, M, D]):
 
     def evaluation(self, rows: NDArray[Any], data: D, label: Label) -> Evaluation:
         """The result of a split from the rows of its pictures: here the scores with their intervals."""
-        from training.evaluation import summarise
-
-        return summarise(self, rows, data, label)
+        return summarise(self.scores, rows, data.protocol, label)
 
     @classmethod
     def evaluation_type(cls) -> type[Evaluation]:
         """The struct that `evaluation` gives, and that an evaluation.json is read as."""
-        from training.evaluation import Figures
-
         return Figures
 
     # Report ---------------------------------------------------------------------------------------------------------
@@ -230,37 +263,25 @@ class Task(ABC, Generic[R, M, D]):
         """What would be right to say of one picture, in the form of its outputs, without the first axis; for people."""
         return {}
 
-    @classmethod
-    def section(cls, models: Sequence[Measured], data: D, split: str) -> Section:
-        """What a report says of models of this task that were measured on the same split."""
-        from training.report.scores import scores_section
-
-        return scores_section(models, data, split)
-
     # Export ---------------------------------------------------------------------------------------------------------
     @abstractmethod
     def spec(self, height: int, width: int, version: str, metrics: tuple[Metric, ...]) -> ModelSpec:
         """What an exported model says about itself; its outputs are among those of `predict`."""
 
-    def export(self, model: M, spec: ModelSpec, path: Path) -> None:
-        """Write the graph of `predict` as an ONNX file, after checking that it answers as the network does.
+    def graph(self, model: M, spec: ModelSpec) -> Graph:
+        """What `training.export.export` writes: a module that answers as `predict` does, and the names of its outputs.
 
         Raises:
-            UsageError: a size of input that `check` refuses in a recipe.
-            CheckFailed: the graph's answers are not the network's; nothing is written.
-            OutputError: the file cannot be written.
+            UsageError: a size of input that the graph cannot have; here one that `check` refuses in a recipe.
         """
-        from training.export import ExportedPredict, export_graph
+        from training.models.graphs import Graph, PredictGraph
 
         type(self)(msgspec.structs.replace(self.recipe, height=spec.height, width=spec.width)).check()
         roles = tuple(spec.outputs)
-        export_graph(ExportedPredict(self, model, roles), tuple(spec.outputs.values()), spec, path, self.recipe)
+        return Graph(PredictGraph(partial(self.predict, model), model, roles), tuple(spec.outputs.values()))
 
 
-class Encoded(Protocol):
-    """A network over an encoder."""
-
-    encoder: Encoder
+AnyTask = Task[Any, Any, Any]
 
 
 E = TypeVar("E", bound="EncoderRecipe")
@@ -301,61 +322,3 @@ class EncoderTask(Task[E, M, D]):
 def _encoder(model: nn.Module) -> Encoder:
     encoder: Encoder = model.encoder  # type: ignore[assignment]  # torch types every attribute as Tensor or Module
     return encoder
-
-
-# Finding tasks ------------------------------------------------------------------------------------------------------
-
-
-def task_class(name: str) -> type[Task[Any, Any, Any]]:
-    """The task that a recipe names.
-
-    Args:
-        name: a module under `training.tasks` (`segmentation`), or the path of any other module (`mine.depth`).
-
-    Raises:
-        UsageError: no such module, one that cannot be imported, or one that does not hold exactly one task.
-    """
-    import training.tasks
-
-    house = {module.name for module in pkgutil.iter_modules(training.tasks.__path__)}
-    path = f"training.tasks.{name}" if name in house else name
-    try:
-        module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{path}.".startswith(f"{error.name}."):
-            raise UsageError(
-                f"the task {name} cannot be used: its module needs {error.name}, which is not installed"
-            ) from None
-        close = nearest(name, house)
-        hint = f"the nearest is {close}" if close else f"those of the house are {', '.join(sorted(house))}"
-        raise UsageError(
-            f"there is no task {name!r}; {hint}, and a task of your own is the dotted path of a module that Python "
-            "finds, its folder in PYTHONPATH"
-        ) from None
-    except (ValueError, TypeError, SyntaxError) as error:
-        raise UsageError(
-            f"the module of the task {name!r} cannot be imported ({error}); give a dotted path, or mend the file"
-        ) from None
-    found = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value)
-        and issubclass(value, Task)
-        and value.__module__ == module.__name__
-        and not inspect.isabstract(value)
-    ]
-    if len(found) != 1:
-        number = f"{len(found)} classes" if found else "no class"
-        raise UsageError(
-            f"the module {path} holds {number} derived from training.task.Task; a task's module holds exactly one"
-        )
-    return found[0]
-
-
-def open_task(recipe: Recipe) -> Task[Any, Any, Any]:
-    """The task of a recipe.
-
-    Raises:
-        UsageError: see `task_class`.
-    """
-    return task_class(recipe.task)(recipe)

@@ -9,6 +9,9 @@ from engines.settings import nearest
 
 FOLDER = Path(__file__).parent
 
+DEFAULT = "cityscapes-road-users"
+"""The model of runs that name none: classes of pixels, and a box for each road user."""
+
 
 def names(folder: Path = FOLDER) -> list[str]:
     """The names that `resolve` knows, sorted."""

@@ -3,6 +3,10 @@
 Planes come as addresses and strides in bytes, so that the pictures of one launch may have any sizes. Positions are
 computed in whole numbers: a float32 that counts to 4096 leaves too little for the fraction. Only Triton's core
 operations are used, none of its own jitted helpers, so that `TRITON_INTERPRET=1` runs these very kernels on a CPU.
+
+Triton would compile a kernel anew for sizes that are 1 or multiples of 16, with the first picture that has such a one.
+Here it is told not to look at them: one compilation, when a stream is opened, serves pictures of every size. What is
+lost by that are wider loads, of which a program with two bytes a thread has none.
 """
 
 # Triton hands its kernels' arguments over untyped, and its language's stubs do not say what operators return.
@@ -18,9 +22,6 @@ FIELDS = 13
 
 FRACTION_BITS = 20
 """Of the colour coefficients in that table."""
-
-TILE = 32
-"""Luma pixels along the side of a tile of ink; its chroma has half as many."""
 
 
 @triton.jit
@@ -56,7 +57,7 @@ def _resampled(plane, stride, step: tl.constexpr, own_height, own_width, y, x, h
     return total / weights
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["table", "output", "height", "width"])
 def network_input(table, output, height, width, fields: tl.constexpr, fraction_bits: tl.constexpr, block: tl.constexpr):
     """One model input a picture: program (i, n) computes pixels i · block … of picture n."""
     picture = tl.program_id(1)
@@ -89,7 +90,11 @@ def network_input(table, output, height, width, fields: tl.constexpr, fraction_b
     tl.store(target + 2, blue.to(tl.uint8), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=[
+    "luma_address", "luma_stride", "chroma_address", "chroma_stride",
+    "target_luma_address", "target_luma_stride", "target_chroma_address", "target_chroma_stride",
+    "height", "width", "class_map", "map_height", "map_width", "palette", "opacity", "luma_programs",
+])  # fmt: skip
 def blend(
     luma_address, luma_stride, chroma_address, chroma_stride,
     target_luma_address, target_luma_stride, target_chroma_address, target_chroma_stride,
@@ -144,7 +149,10 @@ def _class(class_map, place, mask):
     return tl.load(class_map + place, mask=mask, other=0).to(tl.int32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=[
+    "luma_address", "luma_stride", "chroma_address", "chroma_stride", "height", "width", "places", "tiles",
+    "tiles_across",
+])  # fmt: skip
 def compose(
     luma_address, luma_stride, chroma_address, chroma_stride, height, width, places, tiles, tiles_across,
     tile: tl.constexpr,

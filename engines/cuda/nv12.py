@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -70,6 +71,12 @@ class Nv12:
         """
         return cls(_from_dlpack(luma), _from_dlpack(chroma), matrix, full_range)
 
+    def cropped(self, left: int, top: int, right: int, bottom: int) -> Nv12:
+        """A part of the picture, without a copy; pixels, the right and bottom edges exclusive, all of them even."""
+        luma = self.luma[top:bottom, left:right]
+        chroma = self.chroma[top // 2 : (bottom + 1) // 2, left // 2 : (right + 1) // 2]
+        return Nv12(luma, chroma, self.matrix, self.full_range)
+
     @classmethod
     def empty_like(cls, other: Nv12) -> Nv12:
         """A picture of the same size, device and colours in one piece of memory, `whole`, its content undefined."""
@@ -112,16 +119,34 @@ def uses_kernels(device: torch.device) -> bool:
     )
 
 
-@functools.cache
 def kernel_fault(device: torch.device) -> str | None:
-    """Why Triton's kernels do not run on a GPU, as a clause; None where they do. Found by running one: Triton wants a C
-    compiler and Python's headers on the machine, and says so no sooner.
+    """Why Triton's kernels do not run on a GPU, as a clause; None where they do.
+
+    Found by running all of them once: Triton wants a C compiler and Python's headers on the machine, and says so no
+    sooner. From then on all are compiled. Several threads may ask; one finds out, and the others wait for it.
     """
+    if device not in _faults:
+        with _finding_faults:
+            if device not in _faults:
+                _faults[device] = _fault(device)
+    return _faults[device]
+
+
+_faults: dict[torch.device, str | None] = {}
+_finding_faults = threading.Lock()
+
+
+def _fault(device: torch.device) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
     gray = torch.full((3, 2), 128, dtype=torch.uint8, device=device)
     try:
-        _by_kernel([Nv12.in_one_piece(gray, 2, 2, "bt709", False)], 1, 1)
+        picture = Nv12.in_one_piece(gray, 2, 2, "bt709", False)
+        _inputs_by_kernel([picture], 1, 1)
+        palette = Palette(torch.zeros((4, 256), dtype=torch.uint8, device=device))
+        _blend_by_kernel(picture, picture, torch.zeros((1, 1), dtype=torch.uint8, device=device), palette, 0.0)
+        places = torch.zeros(1, dtype=torch.int32, device=device)
+        _compose_by_kernel(picture, places, torch.zeros((1, TILE_BYTES), dtype=torch.uint8, device=device))
         arrived(device)
     except OutOfMemory:
         raise
@@ -153,15 +178,15 @@ def network_inputs(pictures: Sequence[Nv12], height: int, width: int) -> Tensor:
         (N, height, width, 3) uint8 RGB on the pictures' device, not yet computed: ordered on the current stream.
 
     A picture that shrinks by two or more, in either direction, is averaged over the area of each pixel; else it is
-    resampled bilinearly, widened when shrinking. That is what `pipeline.picture.network_input` has FFmpeg do.
+    resampled bilinearly, widened when shrinking. That is what FFmpeg does in `pipeline.pictures.inputs.network_input`.
     """
     device = pictures[0].luma.device
     if not uses_kernels(device):
         return torch.stack([_network_input(picture, height, width) for picture in pictures])
-    return _by_kernel(pictures, height, width)
+    return _inputs_by_kernel(pictures, height, width)
 
 
-def _by_kernel(pictures: Sequence[Nv12], height: int, width: int) -> Tensor:
+def _inputs_by_kernel(pictures: Sequence[Nv12], height: int, width: int) -> Tensor:
     device = pictures[0].luma.device
     kernels = _kernels()
     table = _uploaded(torch.tensor([_row(p, height, width, kernels.FRACTION_BITS) for p in pictures]), device)
@@ -269,16 +294,20 @@ def blended(picture: Nv12, class_map: Tensor | NDArray[np.uint8], palette: Palet
             plane = _blended(picture.chroma[..., channel], ids, colours, palette.table[3], opacity)
             result.chroma[..., channel].copy_(plane)
         return result
+    _blend_by_kernel(picture, result, ids, palette, opacity)
+    return result
+
+
+def _blend_by_kernel(picture: Nv12, result: Nv12, ids: Tensor, palette: Palette, opacity: float) -> None:
     height, width = picture.luma.shape
-    block = _block(device)
+    block = _block(picture.luma.device)
     luma_programs = -(-height * width // block)
     chroma_programs = -(-result.chroma.numel() // block)
-    with _current(device):
+    with _current(picture.luma.device):
         _kernels().blend[(luma_programs + chroma_programs,)](
             *_addresses(picture), *_addresses(result), height, width, ids, *ids.shape, palette.table, float(opacity),
             luma_programs, block,
         )  # fmt: skip
-    return result
 
 
 def _addresses(picture: Nv12) -> tuple[int, int, int, int]:
@@ -322,18 +351,22 @@ def compose(picture: Nv12, ink: Ink) -> None:
     device = picture.luma.device
     places = _uploaded(torch.from_numpy(ink.places), device)
     tiles = _uploaded(torch.from_numpy(ink.tiles), device)
-    height, width = picture.luma.shape
-    tiles_across = -(-width // TILE)
+    tiles_across = -(-picture.luma.shape[1] // TILE)
     if uses_kernels(device):
-        with _current(device):
-            _kernels().compose[(len(ink.places),)](
-                *_addresses(picture), height, width, places, tiles, tiles_across, TILE
-            )  # fmt: skip
+        _compose_by_kernel(picture, places, tiles)
         return
     size = TILE * TILE
     _composed(picture.luma[..., None], tiles[:, :size], tiles[:, size : 2 * size], places, tiles_across, TILE)
     light, cover = tiles[:, 2 * size : 2 * size + size // 2], tiles[:, 2 * size + size // 2 :]
     _composed(picture.chroma, light, cover, places, tiles_across, TILE // 2)
+
+
+def _compose_by_kernel(picture: Nv12, places: Tensor, tiles: Tensor) -> None:
+    height, width = picture.luma.shape
+    with _current(picture.luma.device):
+        _kernels().compose[(len(places),)](
+            *_addresses(picture), height, width, places, tiles, -(-width // TILE), TILE
+        )  # fmt: skip
 
 
 def _composed(plane: Tensor, light: Tensor, cover: Tensor, places: Tensor, across: int, side: int) -> None:
@@ -356,21 +389,6 @@ def _uploaded(array: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and array.device.type == "cpu":
         array = array.pin_memory()
     return array.to(device, non_blocking=True)
-
-
-def uploaded(
-    luma: NDArray[np.uint8], chroma: NDArray[np.uint8], matrix: str, full_range: bool, device: torch.device | str
-) -> Nv12:
-    """A picture in host memory, luma (H, W) and chroma (⌈H/2⌉, ⌈W/2⌉, 2) uint8, on a device, in one copy."""
-    height, width = luma.shape
-    device = torch.device(device)
-    memory = torch.empty(
-        (height + chroma.shape[0], 2 * chroma.shape[1]), dtype=torch.uint8, pin_memory=device.type == "cuda"
-    )
-    host = Nv12.in_one_piece(memory, height, width, matrix, full_range)
-    host.luma.numpy()[:] = luma
-    host.chroma.numpy()[:] = chroma
-    return Nv12.in_one_piece(memory.to(device, non_blocking=True), height, width, matrix, full_range)
 
 
 def downloaded(picture: Nv12) -> NDArray[np.uint8]:

@@ -8,8 +8,13 @@ import importlib.util
 
 def has_driver() -> bool:
     """Whether NVIDIA's driver is installed: without one a machine has no GPU to speak of, and nothing is amiss."""
+    return has_library("libcuda.so.1")
+
+
+def has_library(name: str) -> bool:
+    """Whether the dynamic linker finds a library, `libnvcuvid.so.1`, and loads it."""
     try:
-        ctypes.CDLL("libcuda.so.1")
+        ctypes.CDLL(name)
     except OSError:
         return False
     return True
@@ -42,7 +47,7 @@ def lacking(library: str = "libcuda.so.1") -> tuple[str, str] | None:
     if error:
         return "gpu", f"the NVIDIA driver finds no GPU (CUDA error {error})"
     if importlib.util.find_spec("torch") is None:
-        return "library", "PyTorch, which works on pictures in GPU memory, is not installed (pip install roadlens[gpu])"
+        return "library", "PyTorch, which works on pictures in GPU memory, is not installed (pip install '.[gpu]')"
     import torch  # seconds, and only where there is a GPU
 
     if not torch.cuda.is_available():

@@ -1,20 +1,19 @@
-"""ONNX → strongly typed network → plan.
-
-Nothing here knows a precision: every tensor's type stands in the graph. TensorRT 11 knows no other way; 10 is told so
-by a flag that 11 still takes and ignores.
-"""
+"""ONNX → strongly typed network (`network`) → plan."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import SupportsInt
 
 import tensorrt as trt
 
-from engines.tensorrt.logger import Logger, TensorRTError, logger
+from engines.spec import ModelSpec
+from engines.tensorrt import rtx
+from engines.tensorrt.logger import logger
+from engines.tensorrt.network import parsed
 from engines.tensorrt.plan import BuildOptions
 from engines.tensorrt.progress import Phases
 
@@ -32,20 +31,28 @@ class Built:
 
 
 def build(
-    graph: bytes, model: str, options: BuildOptions, *, timing: bytes = b"", report: Report | None = None
+    graph: bytes,
+    spec: ModelSpec,
+    options: BuildOptions,
+    *,
+    timing: bytes = b"",
+    report: Report | None = None,
+    capabilities: Sequence[str] = (),
 ) -> Built:
     """Build a plan for the calling thread's GPU.
 
     Args:
         graph: serialised ONNX with one input, N×H×W×3 with N dynamic.
-        model: what the sentences call it.
+        spec: whose inputs and outputs the graph must have.
         options: batch sizes, workspace, TF32, effort.
         timing: of an earlier build here; what does not fit this machine is left unused.
+        capabilities: with TensorRT for RTX, of the GPUs that the plan is for, wherever it is built.
         report: is told how far it is, by several threads, one at a time; what it raises ends the build and is raised.
 
     Raises:
         OutOfMemory: the GPU has no room to build.
-        TensorRTError: TensorRT cannot take the graph (the sentence names operator and node), or cannot build it.
+        TensorRTError: TensorRT cannot take the graph (the sentence names operator and node), makes other outputs of it
+            than the spec's, or cannot build it.
         KeyboardInterrupt: the build was interrupted; TensorRT has stopped cleanly.
     """
     start = time.perf_counter()
@@ -55,21 +62,20 @@ def build(
         builder = trt.Builder(voice)
     except TypeError:  # pybind's word for a factory that gave null: no driver, or one too old for this TensorRT
         raise voice.failure("TensorRT does not start", "update the NVIDIA driver") from None
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, voice)
-    if not parser.parse(graph):
-        raise _refused(parser, voice, model)
-    config = _configured(builder, network, options, timing, model)
+    read = parsed(builder, graph, spec)
+    config = _configured(builder, read.network, options, timing, spec.name)
+    if capabilities:
+        rtx.target(config, capabilities)
     monitor = _Monitor(report)
     config.progress_monitor = monitor
     voice.clear()
-    plan = builder.build_serialized_network(network, config)
+    plan = builder.build_serialized_network(read.network, config)
     if monitor.raised is not None:
         raise monitor.raised
     # The stubs know no null, pybind gives None for it.
     if plan is None:
         raise voice.failure(  # type: ignore[unreachable,unused-ignore]  # see above; any with the library missing
-            f"TensorRT cannot build {model} for batches up to {options.max_batch}",
+            f"TensorRT cannot build {spec.name} for batches up to {options.max_batch}",
             "give a smaller batch or workspace, or use another backend",
         )
     learnt = config.get_timing_cache()
@@ -102,21 +108,6 @@ def _configured(
     if config.add_optimization_profile(profile) < 0:
         raise voice.failure(f"TensorRT does not take batches up to {options.max_batch} of {model}", "export it again")
     return config
-
-
-def _refused(parser: trt.OnnxParser, voice: Logger, model: str) -> TensorRTError:
-    """The parser's first error as a sentence; it names the node, which the logger's words may not."""
-    if not parser.num_errors:
-        return voice.failure(f"TensorRT cannot read the graph of {model}", "export it again")
-    first: trt.ParserError = parser.get_error(0)
-    voice.clear()
-    operator, node = first.node_operator(), first.node_name() or f"number {first.node()}"
-    reason = " ".join(first.desc().split()).rstrip(".")
-    return TensorRTError(
-        f"TensorRT {trt.__version__} cannot take {model}: node `{node}` ({operator or 'no operator'}): {reason}; "
-        "export the model without it, or use another backend.",
-        "operator",
-    )
 
 
 class _Monitor(trt.IProgressMonitor):

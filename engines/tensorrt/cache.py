@@ -237,7 +237,7 @@ class PlanCache:
         return f"its plan {max(others)[1]}" if others else "there is no plan of it yet"
 
     def _larger(self, request: PlanRequest) -> PlanRequest | None:
-        """The request of the plan for the fewest more pictures a run that is the same otherwise."""
+        """The request of the plan for the fewest more pictures in a batch that is the same otherwise."""
         others = [
             entry.side_car.request
             for entry in self.entries()

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 from cuda.bindings import runtime
+from cuda.bindings.utils import get_cuda_native_handle
 from numpy.typing import NDArray
 
 from engines.errors import DeviceError
@@ -41,14 +42,12 @@ class Gpu:
         name: NVIDIA's name: `NVIDIA H100 80GB HBM3`.
         compute_capability: `9.0`.
         driver: CUDA version that the driver offers, major and minor: (13, 0).
-        memory: bytes in all.
     """
 
     index: int
     name: str
     compute_capability: str
     driver: tuple[int, int]
-    memory: int
 
     @property
     def device(self) -> str:
@@ -93,7 +92,6 @@ def open_gpu(device: str) -> Gpu:
         properties.name.decode().rstrip("\0"),
         f"{properties.major}.{properties.minor}",
         (driver // 1000, driver % 1000 // 10),
-        int(properties.totalGlobalMem),
     )
 
 
@@ -178,10 +176,8 @@ class Stream:
 
     def __init__(self) -> None:
         self.native: Any = _checked(runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking))
-
-    @property
-    def handle(self) -> int:
-        return int(self.native)
+        self.handle: int = int(get_cuda_native_handle(self.native))
+        """The address that libraries know the stream by."""
 
     def upload(self, target: int, source: int, size: int) -> None:
         """Copy from (pinned) host memory to the GPU, both as addresses."""

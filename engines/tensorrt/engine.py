@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engines.engine import Precision, Prediction
-from engines.flights import Flights, check_batch
+from engines.flights import FlightEngine, Flights, check_batch, check_numbers
 from engines.loading import Observe
 from engines.spec import ModelSpec, read_spec
-from engines.squash import check_picture, squash
-from engines.tensorrt import cuda
+from engines.tensorrt import cuda, rtx
 from engines.tensorrt.cache import PlanCache
 from engines.tensorrt.lane import Lane, is_on_gpu, tensors_of
 from engines.tensorrt.loader import PlanLoader
@@ -24,16 +22,16 @@ from engines.tensorrt.logger import OutOfMemory
 from engines.tensorrt.plan import BuildOptions
 
 
-class TensorRTEngine:
+class TensorRTEngine(FlightEngine):
     """A model on an NVIDIA GPU; see `engines.engine.Engine` for the contract.
 
-    `submit` copies the pictures into page-locked memory and never allocates once a batch size has occurred; every
-    prediction is a copy that the caller owns. It also takes pictures that lie on the engine's GPU (whatever has CUDA's
-    array interface, as PyTorch's tensors) and never brings those to the host. Use it as a context manager, or call
-    `close`.
+    `submit` copies the pictures into page-locked memory, and asks for no memory of the GPU's: all batch sizes are
+    prepared when it is made. Every prediction is a copy that the caller owns. It also takes pictures that lie on the
+    engine's GPU (whatever has CUDA's array interface, as PyTorch's tensors) and never brings those to the host. Use it
+    as a context manager, or call `close`.
     """
 
-    backend = "tensorrt"
+    backend = "tensorrt-rtx" if rtx.stands_in() else "tensorrt"
 
     def __init__(
         self,
@@ -67,9 +65,7 @@ class TensorRTEngine:
             ModelError: the file is not a model of the house, or it or the GPU does not go with the precision.
             ValueError: a number below 1.
         """
-        for name, number in (("max_batch", max_batch), ("in_flight", in_flight)):
-            if number < 1:
-                raise ValueError(f"{name} is {number}; wanted is at least 1")
+        check_numbers(max_batch=max_batch, in_flight=in_flight)
         self.spec: ModelSpec = read_spec(path)
         self.in_flight: int = in_flight
         loader = PlanLoader(path, self.spec, device, precision, options, cache, observe)
@@ -93,6 +89,7 @@ class TensorRTEngine:
                     f"{self.device} has no room for {self.spec.name} in batches of {wanted}; taking {max_batch}.",
                 )  # fmt: skip
         self.max_batch: int = max_batch
+        loader.loaded()
         loader.graph = b""  # up to 100 MB that nothing needs any more
 
         self._flights = Flights(running.lanes, f"tensorrt-{self.spec.name}", running.close)
@@ -100,19 +97,6 @@ class TensorRTEngine:
     def submit(self, images: Sequence[Any]) -> Future[list[Prediction]]:
         check_batch([_shown(image) for image in images], self.spec, self.max_batch)
         return self._flights.submit(images)
-
-    def __call__(self, image: NDArray[np.uint8]) -> Prediction:
-        check_picture(image)
-        return self.submit([squash(image, self.spec.height, self.spec.width)]).result()[0]
-
-    def close(self) -> None:
-        self._flights.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class _Running:

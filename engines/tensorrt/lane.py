@@ -1,11 +1,12 @@
 """What one request in flight needs on the GPU, and the running of it.
 
 A *lane* has a stream of its own (never the default one, which TensorRT would synchronise), page-locked host memory,
-device buffers, and per batch size an execution context with a CUDA graph of upload, network and download. So one
-lane's pictures travel while another's are computed, a request costs one launch, and the results of one lie still while
-the next is written (double buffering). Contexts of a lane share one block of scratch memory: only one of them runs at
-a time. A context belongs to one batch size, because setting another shape would pull the rug from under the graph that
-was captured.
+device buffers, and for each batch size of a ladder an execution context with two CUDA graphs: of upload, network and
+download, and of the last two for pictures that lie on the GPU. So one lane's pictures travel while another's are
+computed, a request costs one launch, and the results of one lie still while the next is written (double buffering).
+All of it is prepared when the lane is made: nothing is loaded, captured or allocated on the way of a frame. Contexts of
+a lane share one block of scratch memory: only one of them runs at a time. A context belongs to one batch size, because
+setting another shape would pull the rug from under the graph that was captured.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import numpy as np
 import tensorrt as trt
 from numpy.typing import NDArray
 
+from engines.cuda.batches import pieces, place_of
+from engines.flights import batch_ladder
 from engines.spec import ModelSpec, OutputRole
 from engines.tensorrt import cuda
 from engines.tensorrt.loader import PlanLoader
@@ -114,6 +117,13 @@ class _Ready:
     context: trt.IExecutionContext
     graphs: dict[bool, cuda.Graph | None]
 
+    def close(self) -> None:
+        """Free the graphs."""
+        for captured in self.graphs.values():
+            if captured is not None:
+                with suppress(cuda.CudaError):  # a GPU that failed frees nothing any more, the process may go on
+                    captured.close()
+
 
 class Lane:
     """What one request in flight needs."""
@@ -124,6 +134,7 @@ class Lane:
         self._gpu = loader.gpu.index
         self._name = loader.spec.name
         self._ready: dict[int, _Ready] = {}
+        self._captures = True
         self._closing = ExitStack()
         try:
             self._stream = self._own(cuda.Stream())
@@ -132,9 +143,7 @@ class Lane:
             self._image = self._buffer(tensors.image, max_batch)
             self._outputs = {role: self._buffer(tensor, max_batch) for role, tensor in tensors.outputs.items()}
             self._closing.callback(self._stream.wait)  # the first to be called when it closes
-            # The largest first: whatever batch size finds no room later runs as a part of it.
-            for batch in dict.fromkeys((max_batch, 1)):
-                self._ready[batch] = self._prepare(batch)
+            self._prepare_all(max_batch)
         except BaseException:
             self.close()
             raise
@@ -142,10 +151,8 @@ class Lane:
     def start(self, images: Sequence[Any]) -> None:
         """Queue a batch; `results` waits for it."""
         cuda.use(self._gpu)
-        ready = self._runnable(len(images))
+        ready = self._ready[min(batch for batch in self._ready if batch >= len(images))]
         upload = not any(is_on_gpu(image) for image in images)
-        if upload not in ready.graphs:
-            ready.graphs[upload] = self._capture(ready.context, ready.batch, upload)
         graph = ready.graphs[upload]
         if upload:
             place = self._image.array(len(images))
@@ -166,28 +173,28 @@ class Lane:
         return {role: buffer.array(count).copy() for role, buffer in self._outputs.items()}
 
     def _gather(self, images: Sequence[Any]) -> None:
-        """Bring a batch together on the GPU: pictures that are there are copied there, behind what draws them."""
+        """Bring a batch together on the GPU: pictures that are there are copied there, behind what draws them; those
+        that lie one behind the other, as a launch makes them for a whole batch, in one copy."""
         size = self._image.tensor.size(1)
         place = self._image.array(len(images))
         for stream in {_producer(image) for image in images if is_on_gpu(image)}:
             self._drawn.record(stream)
             self._stream.follow(self._drawn)
+        places = [place_of(image) for image in images]
+        for position, count in pieces(places, size):
+            if (source := places[position]) is not None:
+                self._stream.move(self._image.device.pointer + position * size, source.address, count * size)
         for position, image in enumerate(images):
             target = self._image.device.pointer + position * size
-            if is_on_gpu(image):
-                self._stream.move(target, int(image.__cuda_array_interface__["data"][0]), size)
-            else:
+            if not is_on_gpu(image):
                 np.copyto(place[position], image)
                 self._stream.upload(target, self._image.host.pointer + position * size, size)
 
     def close(self) -> None:
         """Free everything, after what a request that failed half-way may have left on the stream."""
         ready, self._ready = self._ready, {}
-        for graph in {id(each): each for each in ready.values()}.values():
-            for captured in graph.graphs.values():
-                if captured is not None:
-                    with suppress(cuda.CudaError):  # a GPU that failed frees nothing any more, the process may go on
-                        captured.close()
+        for each in ready.values():
+            each.close()
         del ready
         with suppress(cuda.CudaError):
             self._closing.close()
@@ -200,32 +207,34 @@ class Lane:
         size = tensor.size(max_batch)
         return _Buffer(tensor, self._own(cuda.PinnedMemory(size)), self._own(cuda.DeviceMemory(size)))
 
-    def _runnable(self, count: int) -> _Ready:
-        """What runs `count` pictures: made when the size first occurs, a larger one where that finds no room."""
-        if count not in self._ready:
+    def _prepare_all(self, max_batch: int) -> None:
+        """Make ready each batch size of the ladder, the largest first: one that finds no room runs as a part of it."""
+        larger = 0
+        for batch in batch_ladder(max_batch):
             try:
-                self._ready[count] = self._prepare(count)
+                self._ready[batch] = self._prepare(batch)
             except (OutOfMemory, cuda.CudaOutOfMemory):
-                larger = min(ready.batch for ready in self._ready.values() if ready.batch > count)
-                self._ready[count] = self._ready[larger]
+                if not larger:
+                    raise
                 self._loader.degraded(
-                    f"batch {count}", f"batch {larger}", "memory",
-                    f"{self._loader.gpu.name} has no room to run {self._name} in batches of {count}; "
+                    f"batch {batch}", f"batch {larger}", "memory",
+                    f"{self._loader.gpu.name} has no room to run {self._name} in batches of {batch}; "
                     f"they run as a part of {larger}.",
                 )  # fmt: skip
-        return self._ready[count]
+            else:
+                larger = batch
 
     def _prepare(self, batch: int) -> _Ready:
-        """A context for one batch size, run once (kernels are loaded then), and its graph."""
+        """A context for one batch size, run once (kernels are loaded then), and its graphs."""
         voice = logger()
         voice.clear()
 
         def failed() -> TensorRTError:
             return voice.failure(f"TensorRT cannot run {self._name} in batches of {batch}", "build its plan again")
 
-        context = self._engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        if context is None:  # the stubs know no null, pybind gives None for it
-            raise failed()  # type: ignore[unreachable,unused-ignore]  # any with the library missing
+        context = self._loader.context(self._engine)
+        if context is None:
+            raise failed()
         context.set_device_memory(self._scratch.pointer, self._scratch.size)
         image = self._image.tensor
         placed = context.set_input_shape(image.name, (batch, *image.shape))
@@ -235,7 +244,14 @@ class Lane:
             raise failed()
         self._queue(context, batch, upload=True)
         self._stream.wait()
-        return _Ready(batch, context, {True: self._capture(context, batch, upload=True)})
+        ready = _Ready(batch, context, {})
+        try:
+            for upload in (True, False):
+                ready.graphs[upload] = self._capture(context, batch, upload)
+        except BaseException:
+            ready.close()
+            raise
+        return ready
 
     def _capture(self, context: trt.IExecutionContext, batch: int, upload: bool) -> cuda.Graph | None:
         """The graph of a batch, or None where it cannot be captured."""
@@ -244,10 +260,12 @@ class Lane:
         except (cuda.CudaOutOfMemory, OutOfMemory):
             raise
         except (cuda.CudaError, TensorRTError) as error:
-            self._loader.degraded(
-                "cuda graph", "calls", "capture",
-                f"{self._name} cannot be captured as a CUDA graph ({error}) It is queued call by call.",
-            )  # fmt: skip
+            if self._captures:  # of a ladder of batch sizes it is said once
+                self._loader.degraded(
+                    "cuda graph", "calls", "capture",
+                    f"{self._name} cannot be captured as a CUDA graph ({error}) It is queued call by call.",
+                )  # fmt: skip
+            self._captures = False
             return None
 
     def _queue(self, context: trt.IExecutionContext, batch: int, upload: bool) -> None:

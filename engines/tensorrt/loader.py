@@ -1,26 +1,24 @@
-"""A model's plan for this machine: from the cache, or built."""
+"""A model's plan, loaded on a GPU."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
+from typing import Any
 
-import msgspec
 import tensorrt as trt
 
 from engines.engine import Precision
-from engines.errors import ModelError, OutputError
-from engines.fp8 import lacks_fp8
-from engines.loading import Building, Degraded, Observe, in_tenths
+from engines.errors import ModelError
+from engines.graphs.fp8 import lacks_fp8
+from engines.loading import Observe
 from engines.spec import ModelSpec
-from engines.tensorrt import cuda
-from engines.tensorrt.builder import Built, build
+from engines.tensorrt import cuda, rtx
 from engines.tensorrt.cache import Entry, PlanCache
-from engines.tensorrt.library import require
+from engines.tensorrt.library import version_here
 from engines.tensorrt.logger import OutOfMemory, logger
-from engines.tensorrt.operators import tensorrt_graph
-from engines.tensorrt.plan import BuildOptions, Machine, PlanRequest
+from engines.tensorrt.plan import BuildOptions, Machine
+from engines.tensorrt.planner import Planner
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +26,11 @@ _BF16_FROM = (8, 0)
 """The compute capability from which on GPUs multiply in bf16 (Ampere)."""
 
 
-class PlanLoader:
-    """Finds or builds the plan of one model on one GPU.
+class PlanLoader(Planner):
+    """Finds or builds the plan of one model for one GPU, and loads it.
 
     Attributes:
-        precision: the graph's, never `auto`.
         gpu: where it is to run; the calling thread's from now on.
-        graph: the serialised ONNX that TensorRT is given.
-        exact: whether a plan for larger batches, which takes more memory, does not do.
     """
 
     def __init__(
@@ -48,77 +43,26 @@ class PlanLoader:
         cache: PlanCache | None = None,
         observe: Observe | None = None,
     ) -> None:
-        version = require()
         self.gpu = cuda.open_gpu(device)
-        self.spec = spec
-        self.precision = _choose_precision(precision, spec, self.gpu)
-        self.options = options or BuildOptions()
-        self.cache = cache or PlanCache()
-        self.exact = False
-        self._observe = observe
-        self._unkept: OutputError | None = None
-        self.graph: bytes = tensorrt_graph(path, self.precision).SerializeToString(deterministic=True)
-        self._digest = hashlib.sha256(self.graph).hexdigest()
-        self._machine = machine_of(version, self.gpu)
-
-    def request(self, max_batch: int) -> PlanRequest:
-        """What the cache is asked for."""
-        return PlanRequest(
-            model=self.spec.name,
-            version=self.spec.version,
-            precision=self.precision,
-            graph=self._digest,
-            height=self.spec.height,
-            width=self.spec.width,
-            machine=self._machine,
-            options=msgspec.structs.replace(self.options, max_batch=max_batch),
-        )
-
-    def plan(self, max_batch: int) -> bytes:
-        """The plan from the cache, or a new one; one process builds, the others wait for it."""
-        request = self.request(max_batch)
-        if (found := self.cache.find(request, self.exact)).plan is not None:
-            return found.plan
-        waits = f"Another process is building the plan of {self.spec.name}; waiting for it."
-        with self.cache.lock(request, lambda: log.info(waits)):
-            if (found := self.cache.find(request, self.exact)).plan is not None:
-                return found.plan
-            log.warning(
-                "%s %s: %s; building it for %s, which takes minutes.",
-                self.spec.name, self.precision, found.reason, self.gpu.name,
-            )  # fmt: skip
-            built = self._build(request)
-            try:
-                self.cache.store(request, built.plan, built.seconds)
-                self.cache.store_timing(request.machine, built.timing)
-            except OutputError as error:
-                self._unkept = error
-                self.degraded("plan cache", "memory", "cache", str(error))
-            return built.plan
+        chosen = _choose_precision(precision, spec, self.gpu)
+        version = version_here()
+        if rtx.stands_in():
+            rtx.check_capability(self.gpu.name, self.gpu.compute_capability)
+        self._here = machine_of(version, self.gpu)
+        bound = rtx.machine(version, chosen) if rtx.stands_in() else self._here
+        super().__init__(path, spec, chosen, bound, options, cache, observe)
+        self._runtime_config: Any = None
 
     def keep(self, max_batch: int) -> Entry:
-        """See to it that the plan is in the cache and loads: building ahead.
+        """As `Planner.keep`; there is no other check of a plan than loading it.
 
         Raises:
             OutputError: it cannot be kept.
             TensorRTError: it cannot be built or loaded.
         """
         self.exact = True
-        self.engine(max_batch)  # there is no other check of a plan than loading it
-        if self._unkept is not None:
-            raise self._unkept
-        return self.cache.entry(self.request(max_batch))
-
-    def _build(self, request: PlanRequest) -> Built:
-        name = self.spec.name
-        observe = self._observe or in_tenths(log.info)
-
-        def report(phase: str, fraction: float) -> None:
-            observe(Building(name, "tensorrt", phase, fraction))
-
-        built = build(self.graph, name, request.options, timing=self.cache.timing(request.machine), report=report)
-        log.info("%s %s: built in %.0f s, %.1f MB", name, self.precision, built.seconds, len(built.plan) / 1e6)
-        return built
+        self.engine(max_batch)
+        return super().keep(max_batch)
 
     def engine(self, max_batch: int) -> tuple[trt.Runtime, trt.ICudaEngine]:
         """The plan loaded; one that TensorRT will not load is taken out of the cache and built once more.
@@ -137,6 +81,8 @@ class PlanLoader:
             engine = runtime.deserialize_cuda_engine(plan)
             # The stubs know no null, pybind gives None for it.
             if engine is not None:
+                if rtx.stands_in():
+                    self._runtime_config = rtx.runtime_config(engine, self.cache.timing(self._here))
                 return runtime, engine
             refused = voice.failure(  # type: ignore[unreachable,unused-ignore]  # see above; any with no library
                 f"TensorRT {trt.__version__} cannot load the plan of {self.spec.name}", "build it again"
@@ -148,11 +94,19 @@ class PlanLoader:
             self.exact = True
         raise AssertionError("the loop returns or raises")
 
-    def degraded(self, wanted: str, instead: str, lacking: str, sentence: str) -> None:
-        """Say once that something could not be had."""
-        log.warning("%s", sentence)
-        if self._observe is not None:
-            self._observe(Degraded(self.spec.name, wanted, instead, lacking, sentence))
+    def context(self, engine: trt.ICudaEngine) -> trt.IExecutionContext | None:
+        """A context of a loaded plan, which runs in memory that is given to it; None where TensorRT makes none."""
+        how: Any = self._runtime_config
+        if how is None:
+            how = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        return engine.create_execution_context(how)
+
+    def loaded(self) -> None:
+        """The lanes have run once: keep the kernels that TensorRT for RTX made for this GPU meanwhile."""
+        if self._runtime_config is not None:
+            kernels = self._runtime_config.get_runtime_cache().serialize()
+            if kernels is not None:
+                self.cache.store_timing(self._here, bytes(memoryview(kernels)))
 
 
 def machine_of(version: str, gpu: cuda.Gpu) -> Machine:

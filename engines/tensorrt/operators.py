@@ -91,7 +91,7 @@ def tensorrt_graph(path: Path, precision: str) -> onnx.ModelProto:
     Raises:
         ModelError: the file is no model of the house, or cannot be had in that precision.
     """
-    from engines.lowered import lowered
+    from engines.graphs.lowered import lowered
 
     model = lowered(path, precision)
     cast_bytes_through_float(model)

@@ -34,7 +34,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How to build.
 
     Attributes:
-        max_batch: most pictures a run.
+        max_batch: most pictures in a batch.
         opt_batch: the batch size that kernels are chosen for; None is `max_batch`.
         workspace_mib: most scratch memory that a kernel may take while it is chosen.
         tf32: let fp32 convolutions round their inputs to 10 bits, which fp32 asked for by name must not.
@@ -49,7 +49,7 @@ class BuildOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     @property
     def batches(self) -> tuple[int, int, int]:
-        """Least, best and most pictures a run: the optimisation profile."""
+        """Least, best and most pictures in a batch: the optimisation profile."""
         return 1, min(self.opt_batch or self.max_batch, self.max_batch), self.max_batch
 
 

@@ -2,3 +2,6 @@
 
 FastAPI and uvicorn are the extra `serve`; nothing of them is imported before `roadlens serve` is called.
 """
+
+API = "/api/v1"
+"""Where the API begins; the dashboard's pages are beside it."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from engines.classes import ClassInfo
 from engines.settings import schema
+from pipeline.addresses import HIDDEN, strip_credentials
 from pipeline.config import StreamConfig
-from pipeline.overlay import OverlayStyle
-from pipeline.redact import HIDDEN, strip_credentials
-from pipeline.runtime import StreamResult
+from pipeline.drawing.overlay import OverlayStyle
+from pipeline.runtime import LoadedModel, RunResult, StreamResult
 from pipeline.serve.events import Event
+from pipeline.serve.past.history import Timeline
+from pipeline.serve.past.stored import StoredFile
 from pipeline.serve.statistics import AreaPoint, Pace
 from pipeline.session import RunningStream
 from pipeline.state import SourceState
@@ -78,10 +83,42 @@ class Areas(msgspec.Struct, frozen=True):
     points: list[AreaPoint]
 
 
+class StoredFiles(msgspec.Struct, frozen=True):
+    """Recordings and clips of a stream, oldest first."""
+
+    files: list[StoredFile]
+
+
 class Clip(msgspec.Struct, frozen=True):
     """A clip that is being saved, in the folder of the configuration."""
 
     file: str
+
+
+class LinkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For how long a link is wanted.
+
+    Attributes:
+        seconds: until it is over.
+    """
+
+    seconds: Annotated[int, msgspec.Meta(ge=1, le=366 * 86400)] = 86400
+
+
+class Link(msgspec.Struct, frozen=True):
+    """Addresses of a stream's pictures that players open without a token.
+
+    Attributes:
+        snapshot: the newest picture, JPEG.
+        mjpeg: live view.
+        hls: the playlist; None where `outputs.hls` is not configured.
+        until: Unix seconds at which they are over; None where the server has no token, and they are the plain ones.
+    """
+
+    snapshot: str
+    mjpeg: str
+    hls: str | None
+    until: int | None
 
 
 class Events(msgspec.Struct, frozen=True):
@@ -101,7 +138,7 @@ class ModelAnswer(msgspec.Struct, frozen=True):
     backend: str
     precision: str
     device: str
-    every: int
+    every: int | Literal["auto"]
     classes: tuple[ClassInfo, ...]
 
 
@@ -111,8 +148,34 @@ class Models(msgspec.Struct, frozen=True):
     models: list[ModelAnswer]
 
 
+class WorkerAnswer(msgspec.Struct, frozen=True):
+    """A process of a server that has several (`workers`).
+
+    Attributes:
+        number: its number.
+        pid: of its process; None while it is being replaced.
+        streams: ids of its streams.
+        restarts: how often it died and was replaced.
+    """
+
+    number: int
+    pid: int | None
+    streams: list[str]
+    restarts: int
+
+
 class Totals(msgspec.Struct, frozen=True):
-    """The whole run, streams that were removed included: frames in = out + dropped + under way."""
+    """The whole run, streams that were removed included: frames in = out + dropped + under way.
+
+    Attributes:
+        version: of roadlens.
+        seconds: since the server was started.
+        streams: how many there are.
+        frames_in, frames_out: frames decoded and given out.
+        dropped: frames dropped, by `stage/reason`.
+        stages: milliseconds a frame, by stage.
+        workers: the processes; empty where it is one.
+    """
 
     version: str
     seconds: float
@@ -121,6 +184,7 @@ class Totals(msgspec.Struct, frozen=True):
     frames_out: int
     dropped: dict[str, int]
     stages: dict[str, float]
+    workers: list[WorkerAnswer] = []
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -143,7 +207,12 @@ class Refusal(msgspec.Struct, frozen=True):
     detail: str | list[Fault]
 
 
-ANSWERS = (Streams, StreamAnswer, Areas, Clip, Events, Models, Totals, Ready, Refusal, StreamConfig, OverlayStyle)
+ANSWERS = (
+    Streams, StreamAnswer, Areas, Timeline, StoredFiles, Clip, Link, LinkOptions, Events, Models, Totals, Ready,
+    Refusal,
+    StreamConfig,
+    OverlayStyle,
+)  # fmt: skip
 
 
 def schemas() -> dict[str, Any]:
@@ -220,3 +289,46 @@ def stream_answer(stream: RunningStream, result: StreamResult | None, pace: Pace
 def dropped(counts: dict[tuple[str, str], int]) -> dict[str, int]:
     """Drops by `stage/reason`."""
     return {f"{stage}/{reason}": n for (stage, reason), n in sorted(dict(counts).items()) if n}
+
+
+def model_answers(models: Sequence[LoadedModel]) -> list[ModelAnswer]:
+    """Each model with the engine it runs on."""
+    said = []
+    for model in models:
+        engine, spec = model.engine, model.engine.spec
+        said.append(
+            ModelAnswer(
+                spec.name, spec.version, spec.task, spec.width, spec.height, engine.backend, engine.precision,
+                engine.device, model.every, spec.classes,
+            )
+        )  # fmt: skip
+    return said
+
+
+def totals(result: RunResult, streams: int, seconds: float) -> Totals:
+    """The figures of a run that has so many streams now and has run for so many seconds."""
+    counts = [result.removed, *(s.counts for s in result.streams)]
+    drops: Counter[tuple[str, str]] = Counter()
+    for each in counts:
+        drops.update(dict(each.dropped))
+    frames = sum(each.emitted for each in counts)
+    stages = {name: round(t.wall * 1000 / max(frames, 1), 3) for name, t in sorted(result.stages.items())}
+    return Totals(
+        version("roadlens"), round(seconds, 3), streams, sum(each.decoded for each in counts), frames, dropped(drops),
+        stages,
+    )  # fmt: skip
+
+
+def all_totals(parts: Sequence[Totals], workers: list[WorkerAnswer], seconds: float) -> Totals:
+    """The figures of several processes as one's."""
+    drops: Counter[str] = Counter()
+    stages: Counter[str] = Counter()
+    for part in parts:
+        drops.update(part.dropped)
+        stages.update({name: each * part.frames_out for name, each in part.stages.items()})
+    frames = sum(part.frames_out for part in parts)
+    return Totals(
+        version("roadlens"), round(seconds, 3), sum(len(worker.streams) for worker in workers),
+        sum(part.frames_in for part in parts), frames, dict(sorted(drops.items())),
+        {name: round(each / max(frames, 1), 3) for name, each in sorted(stages.items())}, workers,
+    )  # fmt: skip

@@ -43,10 +43,13 @@ class EventLog:
 
     Args:
         clock: Unix time in seconds.
+        heard: told each event, at once and in order; it must not wait.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
+    def __init__(
+        self, clock: Callable[[], float] = time.time, heard: Callable[[Event], None] = lambda _event: None
+    ) -> None:
+        self._clock, self._heard = clock, heard
         self._events: deque[Event] = deque(maxlen=KEPT)
         self._lock = threading.Lock()
         self._number = 0
@@ -58,7 +61,9 @@ class EventLog:
         """Something happened; `at` is now where it is left out."""
         with self._lock:
             self._number += 1
-            self._events.append(Event(self._number, at or self._clock(), stream, kind, text, cause, retry_in))
+            event = Event(self._number, at or self._clock(), stream, kind, text, cause, retry_in)
+            self._events.append(event)
+            self._heard(event)
             waiting = list(self._waiting)
         for wake in waiting:
             wake()

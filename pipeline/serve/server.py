@@ -10,26 +10,23 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from engines.errors import OutputError, RoadlensError, UsageError
-from pipeline.config import Config
-from pipeline.console import leave
-from pipeline.serve.access import Access, Guard
-from pipeline.serve.options import ServeOptions, read_token
+from pipeline.config import Config, ServeOptions
+from pipeline.process import ending_signals, leave, leave_terminal
+from pipeline.serve.access import Access, App
 from pipeline.serve.service import Service
-from pipeline.session import Session
+from pipeline.serve.token import read_token
 
 if TYPE_CHECKING:
     import uvicorn
 
 log = logging.getLogger(__name__)
-
-FINISH_SECONDS = 2.5
-"""How long a stop leaves the streams to finish what has been read."""
 
 STOP_SECONDS = 4.5
 """After this long a stop is over, whatever still runs: a service manager soon kills."""
@@ -38,15 +35,15 @@ SEND_BUFFER = 128 * 1024
 """Bytes the kernel holds for one client. Left to itself it takes megabytes, which is seconds of old pictures."""
 
 
-def serve(config: Config) -> int:
-    """Serve a configuration until a signal; returns the exit code.
+def serve(config: Config, inputs: Sequence[Path] = ()) -> int:
+    """Serve a configuration until a signal; returns the exit code. `inputs` are further files that it was read from.
 
     Raises:
         RoadlensError: the address cannot be used, or a model cannot be loaded.
     """
     options = config.serve
     token = read_token(options)
-    uvicorn_server, listening, service = _server(config, Access(token, (*options.allow_hosts, options.host)))
+    uvicorn_server, listening, service = _server(config, Access(token, (*options.allow_hosts, options.host)), inputs)
     stop = threading.Event()
     http = threading.Thread(target=uvicorn_server.run, args=([listening],), name="http", daemon=True)
     with _signals(stop):
@@ -56,7 +53,7 @@ def serve(config: Config) -> int:
         try:
             while not (stop.is_set() or opened.over):
                 stop.wait(0.1)
-            while not stop.is_set() and opened.session is not None and not opened.session.runtime.wait(0):
+            while not stop.is_set() and opened.error is None and not service.over:
                 stop.wait(0.2)
         finally:
             code = _stop(service, opened, uvicorn_server, http)
@@ -75,7 +72,6 @@ class _Opening:
     """Loads the engines in a thread of its own: a signal is heard meanwhile."""
 
     def __init__(self, service: Service) -> None:
-        self.session: Session | None = None
         self.error: Exception | None = None
         self._service = service
         self.thread = threading.Thread(target=self._open, name="open", daemon=True)
@@ -83,7 +79,7 @@ class _Opening:
 
     def _open(self) -> None:
         try:
-            self.session = self._service.open()
+            self._service.open()
         except Exception as error:  # noqa: BLE001  # raised again in the main thread
             self.error = error
 
@@ -92,21 +88,39 @@ class _Opening:
         return not self.thread.is_alive()
 
 
-def _server(config: Config, access: Access) -> tuple[uvicorn.Server, socket.socket, Service]:
+def _server(
+    config: Config, access: Access, inputs: Sequence[Path] = ()
+) -> tuple[uvicorn.Server, socket.socket, Service]:
     try:
         import uvicorn
+        import websockets  # noqa: F401  # uvicorn's: without it every view would stay black, and nothing would say so
 
         from pipeline.serve.app import create_app
+        from pipeline.serve.guard import Guard
+        from pipeline.serve.limits.connections import Connection
+        from pipeline.serve.proxies import Proxies
     except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in {"pipeline", "engines"}:
+            raise
         raise UsageError(
-            f"serving needs the package {error.name}; install it with: pip install 'roadlens[serve]'"
+            f"serving needs the package {error.name}; install it in the folder of roadlens with: pip install '.[serve]'"
         ) from None
     listening = _listen(config.serve)
-    service = Service(config)
+    service: Service
+    app: App
+    if config.workers > 1:
+        from pipeline.serve.workers.gateway import Gateway
+        from pipeline.serve.workers.service import FleetService
+
+        fleet = FleetService(config, inputs)
+        service, app = fleet, Gateway(create_app(fleet, access), fleet)
+    else:
+        service = Service(config, inputs)
+        app = create_app(service, access)
     settings = uvicorn.Config(
-        Guard(create_app(service, access), access),
-        log_config=None, access_log=False, lifespan="off", server_header=False, proxy_headers=False,
-        timeout_graceful_shutdown=1, limit_concurrency=512, ws_max_size=4096, ws_per_message_deflate=False,
+        Proxies(Guard(app, access), config.serve.trusted_proxies, config.serve.root_path),
+        http=Connection, log_config=None, access_log=False, lifespan="off", server_header=False, proxy_headers=False,
+        timeout_graceful_shutdown=1, ws_max_size=4096, ws_per_message_deflate=False,
     )  # fmt: skip
     return uvicorn.Server(settings), listening, service
 
@@ -137,20 +151,8 @@ def _stop(service: Service, opened: _Opening, server: uvicorn.Server, http: thre
     error = opened.error
     service.close("" if error is None else str(error))
     server.should_exit = True
-    session = opened.session
-    over = opened.over
-    code = 0
-    if session is not None:
-        session.runtime.stop()
-        if not session.runtime.wait(FINISH_SECONDS):
-            session.runtime.abort()
-            over = session.runtime.wait(1.0)
-        failed = session.runtime.result().error if session.runtime.aborting else None
-        code = failed.exit_code if isinstance(failed, RoadlensError) else int(failed is not None)
-        closing = threading.Thread(target=session.close, name="close", daemon=True)
-        closing.start()
-        closing.join(max(0.1, began + STOP_SECONDS - time.monotonic()))
-        over = over and not closing.is_alive()
+    code, over = service.finish(began + STOP_SECONDS)
+    over = over and opened.over
     http.join(max(0.1, began + STOP_SECONDS - time.monotonic()))
     server.force_exit = True
     if not over or http.is_alive():
@@ -164,14 +166,15 @@ def _stop(service: Service, opened: _Opening, server: uvicorn.Server, http: thre
 
 @contextmanager
 def _signals(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM stop; the second one at once."""
+    """SIGINT, SIGTERM and SIGHUP stop; the second one at once."""
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         if stop.is_set():
             os._exit(128 + number)
+        leave_terminal()
         stop.set()
 
-    before = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, on_signal) for s in ending_signals()}
     try:
         yield
     finally:

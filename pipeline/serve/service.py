@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
+from prometheus_client import CollectorRegistry
+
+from engines.errors import RoadlensError
 from pipeline.config import Config
-from pipeline.live_view import LiveView
 from pipeline.metrics import Metrics
-from pipeline.output_state import OutputChange, OutputState
-from pipeline.serve.events import EventLog
+from pipeline.outputs.snapshots import LiveView
+from pipeline.serve.events import Event, EventLog
+from pipeline.serve.past.history import StreamHistory
 from pipeline.serve.statistics import StreamStatistics
-from pipeline.session import Session
+from pipeline.session import Part, ServingSession
+from pipeline.state import OutputChange, OutputState
+
+FINISH_SECONDS = 2.5
+"""How long a stop leaves the streams to finish what has been read."""
 
 MOST_VIEWERS = 200
 """Live views and event streams at once."""
@@ -28,21 +36,32 @@ class Service:
 
     Args:
         config: what to serve.
+        inputs: further files that it was read from; no output may be one of them.
+        part: what the session is to a server of several processes; None where it is the whole.
+        heard: told each event, at once and in order; it must not wait.
 
     Attributes:
         events: what happened lately.
         statistics: how the streams do.
+        history: what they did and what was seen in them.
         stopping: whether the server is being stopped: open answers come to an end.
         began: monotonic clock at the start.
     """
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.events, self.statistics = EventLog(), StreamStatistics()
+    def __init__(
+        self,
+        config: Config,
+        inputs: Sequence[Path] = (),
+        part: Part | None = None,
+        heard: Callable[[Event], None] = lambda _event: None,
+    ) -> None:
+        self.config, self._inputs, self._part = config, tuple(inputs), part
+        self.events, self.statistics = EventLog(heard=heard), StreamStatistics()
+        self.history = StreamHistory()
         self.metrics = Metrics()
         self.stopping = False
         self.began = time.monotonic()
-        self._session: Session | None = None
+        self._session: ServingSession | None = None
         self._problem = ""
         self._viewers = 0
         self._lock = threading.Lock()
@@ -52,15 +71,16 @@ class Service:
         """Streams at once."""
         return self.config.serve.max_streams
 
-    def open(self) -> Session:
-        """Load the engines, then start and add the configured streams.
+    def open(self) -> ServingSession | None:
+        """Load the engines, then start and add the configured streams. The session is the service's: `finish` ends it.
 
         Raises:
             RoadlensError: a model or output that cannot be used.
         """
-        session = Session(
-            self.config, serving=True, sinks=[self.statistics], observers=[self.events.changed],
-            output_observers=[self._output_changed], metrics=self.metrics,
+        session = ServingSession(
+            self.config, sinks=[self.statistics, self.history],
+            observers=[self.events.changed, self.history.changed],
+            output_observers=[self._output_changed], metrics=self.metrics, inputs=self._inputs, part=self._part,
         )  # fmt: skip
         session.start()
         self._session = session
@@ -76,7 +96,41 @@ class Service:
         self._problem = problem
 
     @property
-    def session(self) -> Session:
+    def over(self) -> bool:
+        """Whether the session has ended by itself."""
+        return self._session is not None and self._session.runtime.wait(0)
+
+    def finish(self, deadline: float) -> tuple[int, bool]:
+        """Finish the streams and close the session, what hangs excepted.
+
+        Args:
+            deadline: on the monotonic clock, when this returns at the latest.
+
+        Returns:
+            The exit code, and whether nothing is left.
+        """
+        session = self._session
+        if session is None:
+            return 0, True
+        session.runtime.stop()
+        over = session.runtime.wait(FINISH_SECONDS)
+        if not over:
+            session.runtime.abort()
+            over = session.runtime.wait(1.0)
+        failed = session.runtime.result().error if session.runtime.aborting else None
+        code = failed.exit_code if isinstance(failed, RoadlensError) else int(failed is not None)
+        closing = threading.Thread(target=session.close, name="close", daemon=True)
+        closing.start()
+        closing.join(max(0.1, deadline - time.monotonic()))
+        return code, over and not closing.is_alive()
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """What Prometheus scrapes."""
+        return self.metrics.registry
+
+    @property
+    def session(self) -> ServingSession:
         """The session.
 
         Raises:
@@ -93,10 +147,12 @@ class Service:
         Raises:
             NotReady: not there yet, or no longer.
         """
-        view = self.session.view
-        if view is None:
-            raise NotReady("this session shows no pictures")
-        return view
+        return self.session.view
+
+    @property
+    def opened(self) -> bool:
+        """Whether the engines are there."""
+        return self._session is not None
 
     @property
     def alive(self) -> bool:
@@ -106,7 +162,7 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether streams can be analysed now."""
-        return self._session is not None and not self.stopping and self.alive
+        return self.opened and not self.stopping and self.alive
 
     @property
     def reason(self) -> str:
@@ -115,7 +171,7 @@ class Service:
             return self._problem
         if self.stopping:
             return "the server is being stopped"
-        return "" if self._session is not None else "the engines are being built or loaded"
+        return "" if self.opened else "the engines are being built or loaded"
 
     def check_viewers(self) -> None:
         """Refuse one viewer too many.

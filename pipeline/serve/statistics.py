@@ -108,7 +108,7 @@ class StreamStatistics:
                 return []
             return [p for p in stream.area if p.number > after or after > stream.points]
 
-    def forget(self, name: str) -> None:
+    def forget(self, stream: str) -> None:
         """The stream is gone."""
         with self._lock:
-            self._streams.pop(name, None)
+            self._streams.pop(stream, None)

@@ -27,37 +27,32 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 import av
 import cv2
-import numpy as np
-import openvino as ov
 import supervision as sv
-from numpy.typing import NDArray
 
 import engines
 from engines.bundled import int8_file, resolve
 from engines.engine import Engine
-from engines.spec import ModelSpec
-from pipeline.components import ComponentOptions
-from pipeline.fuse import FuseOptions
-from pipeline.overlay import OverlayStage, OverlayStyle
+from engines.spec import read_spec
+from pipeline.analysis.components import ComponentOptions
+from pipeline.analysis.fuse import FuseOptions
+from pipeline.drawing.overlay import OverlayStage, OverlayStyle
+from pipeline.outputs.mp4 import VideoOptions, VideoWriter
 from pipeline.runtime import LoadedModel, Runtime, StreamPlan
-from pipeline.sources import resolve_source
-from pipeline.video_writer import VideoOptions, VideoWriter
+from pipeline.sources.resolve import resolve_source
+from tests.benchmarks import loops
 
-Draw = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]
-"""(picture, class map) → the picture with the classes on it, BGR."""
-
-OPACITY = 0.45
 OUTSIDE_CODECS_AND_NETWORK = ("resize", "submit", "fuse", "overlay", "between stages")
 
 
@@ -106,7 +101,7 @@ def roadlens(
         things: whether boxes and outlines are found and drawn.
         parts: whether CPU time is told by part.
     """
-    style = OverlayStyle(opacity=OPACITY, outlines=things, boxes=things)
+    style = OverlayStyle(opacity=loops.OPACITY, outlines=things, boxes=things)
     before = thread_cpu()
     plans, writers = [], []
     for number, path in enumerate(footage):
@@ -136,78 +131,22 @@ def roadlens(
     return Round(frames, result.seconds, result.cpu_seconds, by_part)
 
 
-class PlainOpenVINO:
-    """The model by OpenVINO's own API, one picture at a time."""
-
-    def __init__(self, model: str, precision: str) -> None:
-        path = resolve(model)
-        if precision == "int8" and int8_file(path).is_file():
-            path = int8_file(path)
-        self.spec: ModelSpec = engines.spec.read_spec(path)
-        core = ov.Core()
-        network = core.read_model(path)
-        network.reshape([1, self.spec.height, self.spec.width, 3])
-        hint = {"fp32": "f32"}.get(precision, "bf16")
-        self._compiled = core.compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": hint})
-        self._class_map = self._compiled.output(self.spec.outputs["class_map"])
-
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        class_map: NDArray[np.uint8] = self._compiled([image[None]])[self._class_map][0]
-        return class_map
+def described(model: str, precision: str) -> loops.Network:
+    """A model as the loops take it."""
+    path = resolve(model)
+    if precision == "int8" and int8_file(path).is_file():
+        path = int8_file(path)
+    spec = read_spec(path)
+    colors = {info.id: info.color for info in spec.classes}
+    return loops.Network(
+        str(path), spec.width, spec.height, spec.outputs["class_map"],
+        [colors.get(number, (0, 0, 0)) for number in range(max(colors) + 1)], precision,
+    )  # fmt: skip
 
 
-def written_today(footage: Path, output: Path, model: PlainOpenVINO, options: VideoOptions, draw: Draw) -> Round:
+def written_today(side: str, footage: Path, output: Path, model: loops.PlainOpenVINO, preset: str) -> Round:
     """One frame after the other: capture, resize, infer, draw at full size in BGR, encode."""
-    capture = cv2.VideoCapture(str(footage))
-    width, height = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-    container = av.open(str(output), "w")
-    stream = container.add_stream("libx264", rate=round(capture.get(cv2.CAP_PROP_FPS)))
-    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-    stream.gop_size = round(2 * capture.get(cv2.CAP_PROP_FPS))
-    stream.options = {"preset": options.preset, "crf": str(options.crf)}
-    frames = 0
-    wall, cpu = time.perf_counter(), time.process_time()
-    while True:
-        good, picture = capture.read()
-        if not good:
-            break
-        small = cv2.resize(picture, (model.spec.width, model.spec.height), interpolation=cv2.INTER_AREA)
-        class_map = model(cv2.cvtColor(small, cv2.COLOR_BGR2RGB))
-        drawn = draw(picture, class_map)
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(drawn, format="bgr24")))
-        frames += 1
-    container.mux(stream.encode(None))
-    container.close()
-    return Round(frames, time.perf_counter() - wall, time.process_time() - cpu)
-
-
-def palette_loop(spec: ModelSpec) -> Draw:
-    """Colours by a palette at full size, blended by cv2.addWeighted."""
-    palette = np.zeros((256, 3), np.uint8)
-    for info in spec.classes:
-        palette[info.id] = info.color[::-1]
-
-    def draw(picture: NDArray[np.uint8], class_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        colors = palette[class_map]
-        colors = cv2.resize(colors, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_NEAREST)
-        return cv2.addWeighted(picture, 1 - OPACITY, colors, OPACITY, 0)
-
-    return draw
-
-
-def supervision_loop(spec: ModelSpec) -> Draw:
-    """A mask a class, handed to supervision's annotator."""
-    colors = [sv.Color(*info.color) for info in spec.classes]
-    annotator = sv.MaskAnnotator(color=sv.ColorPalette(colors), opacity=OPACITY, color_lookup=sv.ColorLookup.CLASS)
-
-    def draw(picture: NDArray[np.uint8], class_map: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        full = cv2.resize(class_map, (picture.shape[1], picture.shape[0]), interpolation=cv2.INTER_NEAREST)
-        present = np.unique(full)
-        masks = np.stack([full == class_id for class_id in present])
-        detections = sv.Detections(xyxy=sv.mask_to_xyxy(masks), mask=masks, class_id=present.astype(int))
-        return annotator.annotate(picture.copy(), detections)
-
-    return draw
+    return Round(**loops.run(side, footage, model, output, loops.Encoding(preset)))
 
 
 def machine() -> dict[str, str]:
@@ -257,14 +196,13 @@ def main() -> None:
         closing(load(max_batch=many)) as several,
     ):
         folder = Path(temporary)
-        plain = PlainOpenVINO(arguments.model, one.precision)
-        palette, masks = palette_loop(plain.spec), supervision_loop(plain.spec)
+        plain = loops.PlainOpenVINO(described(arguments.model, one.precision))
         for number in range(arguments.rounds + 1):
             results = {
                 "roadlens": roadlens([footage], folder, one, options),
                 "same picture": roadlens([footage], folder, one, options, things=False),
-                "loop": written_today(footage, folder / "loop.mp4", plain, options, palette),
-                "supervision": written_today(footage, folder / "sv.mp4", plain, options, masks),
+                "loop": written_today("opencv", footage, folder / "loop.mp4", plain, arguments.preset),
+                "supervision": written_today("supervision", footage, folder / "sv.mp4", plain, arguments.preset),
                 f"{many} files": roadlens([footage] * many, folder, several, options),
             }
             if number == 0:

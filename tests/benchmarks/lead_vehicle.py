@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import engines
-from training.box_metrics import average_precision, paired_iou
 from training.data.lead_vehicle import (
     CITYSCAPES_CORRIDOR,
     LARGEST_ZOOM,
@@ -33,7 +32,8 @@ from training.data.lead_vehicle import (
     find_lead_vehicle,
     load_lead_vehicles,
 )
-from training.evaluation import bootstrap
+from training.metrics.boxes import average_precision, paired_iou
+from training.results import bootstrap
 
 UInt8 = NDArray[np.uint8]
 Answer = tuple[NDArray[np.float64], float]

@@ -7,7 +7,7 @@ Sides, for each model, with the same weights and threads:
 - loop: the network on one covered picture after the other, as captum's `Occlusion` does by default, in inference mode;
 - batched: the same in batches of eight;
 - roadlens: batched, batch normalisation folded, and only what a square changes is computed
-  (`training.explain.incremental`).
+  (`training.explain.heat.incremental`).
 
 Of the loop and of the batches a part of the places is timed, spread evenly over the picture (every place takes the same
 time there), roadlens computes the whole map, preparation and putting together included. Rounds alternate; the ratio
@@ -30,9 +30,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.explain.classifiers import open_classifier
-from training.explain.network import Network, to_tensor
-from training.explain.occlusion import Occlusion, occlusion_map, place_scores, places
+from training.explain.heat.occlusion import Occlusion, occlusion_map, place_scores, places
+from training.explain.networks.classifiers import open_classifier
+from training.explain.networks.network import Network, to_tensor
 from training.explain.targets import Target
 
 

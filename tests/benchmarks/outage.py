@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import engines
-from pipeline.live_input import LiveOptions
+from pipeline.sources.live.address import LiveOptions
 from tests.benchmarks.overload import Ages, watched
 from tests.footage import write_clip
 from tests.pipeline.rtsp_server import Mount, RtspServer, missing, write_units

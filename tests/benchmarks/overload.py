@@ -5,8 +5,8 @@
 First the engine alone says how many frames a second it can look at. Then a GStreamer RTSP server in a process of its
 own sends `--streams` cameras that together give `--factor` times as many; all are decoded, and messages with masks are
 published to a subscriber in another process. The age of a frame is counted from its arrival at this machine (see
-`pipeline.clocks`) to behind the publisher. At last one camera alone at 30 frames a second. Reported: frames, share and
-ages by stream, drops by stage and reason, memory.
+`pipeline.sources.clocks`) to behind the publisher. At last one camera alone at 30 frames a second. Reported: frames,
+share and ages by stream, drops by stage and reason, memory.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import engines
 from engines.engine import Engine
+from pipeline.analysis.carrying.cadence import Every
 from pipeline.frame import Analysis
-from pipeline.live import LiveSource
-from pipeline.live_input import LiveOptions
-from pipeline.publish import Publisher
+from pipeline.messages.publish import Publisher
 from pipeline.runtime import LoadedModel, Runtime, StreamPlan
+from pipeline.sources.live.address import LiveOptions
+from pipeline.sources.live.camera import Camera
 from tests.footage import write_clip
 from tests.pipeline.rtsp_server import Mount, RtspServer, missing, write_units
 
@@ -103,7 +104,9 @@ def subscribed(endpoint: str) -> Iterator[None]:
 
 
 @contextmanager
-def watched(engine: Engine, urls: dict[str, str], options: LiveOptions) -> Iterator[tuple[Runtime, Ages]]:
+def watched(
+    engine: Engine, urls: dict[str, str], options: LiveOptions, every: Every = 1
+) -> Iterator[tuple[Runtime, Ages]]:
     """Cameras by name through the engine and a publisher that has a subscriber; the run, started, and its ages."""
     ages = Ages()
     with ExitStack() as stack:
@@ -112,10 +115,10 @@ def watched(engine: Engine, urls: dict[str, str], options: LiveOptions) -> Itera
         stack.enter_context(subscribed(publisher.endpoint))
         plans = []
         for name, url in urls.items():
-            source = LiveSource(name, url, options)
+            source = Camera(name, url, options)
             stack.callback(source.close)
             plans.append(StreamPlan(source, source.open(), (), [publisher, ages]))
-        runtime = Runtime(plans, [LoadedModel(engine)])
+        runtime = Runtime(plans, [LoadedModel(engine, every)])
         stack.callback(runtime.close)
         runtime.start()
         yield runtime, ages
@@ -125,10 +128,10 @@ def watched(engine: Engine, urls: dict[str, str], options: LiveOptions) -> Itera
 
 def run(
     engine: Engine, urls: dict[str, str], seconds: float,
-    poll: Callable[[Runtime, Ages], None] = lambda _runtime, _ages: None, interval: float = 1.0,
+    poll: Callable[[Runtime, Ages], None] = lambda _runtime, _ages: None, interval: float = 1.0, every: Every = 1,
 ) -> tuple[Runtime, Ages]:  # fmt: skip
     """Cameras by name for `seconds` after they have settled."""
-    with watched(engine, urls, LiveOptions(open_timeout=30)) as (runtime, ages):
+    with watched(engine, urls, LiveOptions(open_timeout=30), every) as (runtime, ages):
         time.sleep(SETTLE_SECONDS)
         ages.ages.clear()
         end = time.monotonic() + seconds
@@ -153,6 +156,7 @@ def report(runtime: Runtime, ages: Ages, seconds: float) -> tuple[float, float]:
         rate_out = emitted[stream.stream] / seconds
         print(f"{stream.stream:7s} {rate_in:5.1f} {rate_out:6.1f} {share:14.1%} {p50:8.1f} {p99:8.1f}")
         drops.update({f"{stage}/{reason}": n for (stage, reason), n in stream.counts.dropped.items()})
+        drops["looks put off, not dropped"] += stream.counts.put_off
         whole = stream.counts.decoded == stream.counts.emitted + sum(stream.counts.dropped.values())
         if not whole:
             print(f"{stream.stream}: frames are lost without being counted")
@@ -167,6 +171,7 @@ def main() -> int:
     parser.add_argument("--factor", type=float, default=3)
     parser.add_argument("--model", default="cityscapes-unet")
     parser.add_argument("--json", type=Path, help="file for the figures")
+    parser.add_argument("--auto", action="store_true", help="let the cadence give way before frames are dropped")
     parser.add_argument("--size", type=int, nargs=2, default=(640, 360), metavar=("WIDTH", "HEIGHT"))
     options = parser.parse_args()
     if missing():
@@ -187,7 +192,7 @@ def main() -> int:
         memory: list[float] = []
         runtime, ages = run(
             engine, {p.strip("/"): server.url(p) for p in paths}, options.seconds,
-            lambda _r, _a: memory.append(resident()),
+            lambda _r, _a: memory.append(resident()), every="auto" if options.auto else 1,
         )  # fmt: skip
         worst_age, worst_share = report(runtime, ages, options.seconds)
         tenth = max(len(memory) // 10, 1)

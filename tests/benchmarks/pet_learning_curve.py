@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.box_metrics import box_scores
-from training.evaluation import interval, measure, open_predictor
-from training.recipe import read_recipe
-from training.run import LAST, train
-from training.task import open_task
+from training.catalogue import open_task, read_recipe
+from training.evaluation.opening import open_predictor
+from training.evaluation.predictor import measure
+from training.loop.run import LAST, train
+from training.metrics.boxes import box_scores
+from training.results import interval
 
 SHARES = (25, 50, 100)
 FULL_SET = round(0.7 * 3686)

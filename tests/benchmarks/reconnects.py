@@ -17,9 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from pipeline.connection import Reconnect
-from pipeline.live import LiveSource
-from pipeline.live_input import LiveOptions
+from pipeline.sources.live.address import LiveOptions
+from pipeline.sources.live.camera import Camera
+from pipeline.sources.live.connection import Reconnect
 from tests.footage import write_clip
 from tests.pipeline.cameras import TcpCamera, transport_stream
 
@@ -43,7 +43,7 @@ def main() -> int:
     flapping = LiveOptions(latency_bound=3600, reconnect=Reconnect(first=0, longest=0, at_start="wait"))
     rows: list[tuple[int, int, int, float]] = []
     began = time.monotonic()
-    with TcpCamera(pieces, rate=0) as camera, LiveSource("flapper", camera.url, flapping) as source:
+    with TcpCamera(pieces, rate=0) as camera, Camera("flapper", camera.url, flapping) as source:
         seen = 0
         print("reconnects  threads  descriptors  resident MB")
         for _frame in source:

@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import engines
-from pipeline.picture import network_input
-from pipeline.smoothing import SmoothingOptions, TemporalSmoother
-from pipeline.synthetic import SyntheticOptions, as_video_frame, synthetic_frames
+from pipeline.analysis.smoothing import SmoothingOptions, TemporalSmoother
+from pipeline.pictures.inputs import network_input
+from pipeline.sources.synthetic import SyntheticOptions, as_video_frame, synthetic_frames
 
 UInt8 = NDArray[np.uint8]
 

@@ -25,12 +25,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pipeline.config import Config, ModelConfig, PublishConfig, StreamConfig
-from pipeline.hls import HlsOptions
-from pipeline.live_input import LiveOptions
-from pipeline.outputs import OutputOptions
-from pipeline.recording import RecordingOptions
+from pipeline.outputs.live.hls import HlsOptions
+from pipeline.outputs.live.opening import OutputOptions
+from pipeline.outputs.live.segments import RecordingOptions
 from pipeline.runtime import Runtime
 from pipeline.session import Session
+from pipeline.sources.live.address import LiveOptions
 from tests.benchmarks.overload import MOST_GROWTH, Ages, resident, subscribed
 from tests.footage import write_clip
 from tests.pipeline.rtsp_server import Mount, RtspServer, missing, write_units

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.throughput [RECIPE] [--rounds 3] [--steps 4] [--batch 16] [--threads N] [--measures]
 
 *naive*: float32, NCHW memory, every layer trained, cross-entropy and Lovász on every pixel, views made between steps.
-*ours*: `training.run.train` itself, as `roadlens train` calls it, on the recipe: bf16, channels-last, its frozen
+*ours*: `training.loop.run.train` itself, as `roadlens train` calls it, on the recipe: bf16, channels-last, its frozen
 stages, Lovász on every sixteenth pixel, views made ahead in a thread; its journal says how fast it was.
 Both make the same views of the same pictures, clip gradients, step AdamW and keep the moving average.
 
@@ -31,12 +31,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from tests.training.conftest import write_pairs
+from training.catalogue import override, read_recipe
 from training.data.cityscapes_pairs import load_pairs
-from training.losses import auxiliary_loss, segmentation_loss
+from training.loop.run import train
+from training.losses.segmentation import auxiliary_loss, segmentation_loss
 from training.models import build_model
 from training.models.encoder import network_input
-from training.recipe import PSPNetSettings, override, read_recipe
-from training.run import train
+from training.recipe import PSPNetSettings
 from training.tasks.segmentation import RandomViews, SegmentationRecipe
 
 PAIRS = 40
@@ -119,7 +120,7 @@ def seconds_a_step(step: Callable[[], None], steps: int) -> float:
 
 
 def our_rate(recipe: SegmentationRecipe, data: Path, steps: int) -> float:
-    """Pictures a second of `training.run.train`, from its journal: the first line of it warms up."""
+    """Pictures a second of `training.loop.run.train`, from its journal: the first line of it warms up."""
     changes = [f"steps={2 * steps}", f"report_every={steps}", f"evaluate_every={2 * steps}", "encoder_weights=null"]
     with tempfile.TemporaryDirectory() as folder:
         train(override(recipe, changes), data, Path(folder), say=lambda _: None)

@@ -68,3 +68,4 @@ def test_every_bundled_file_keeps_its_word(path: Path) -> None:
     assert spec.training_data
     assert spec.metrics
     assert (bundled.FOLDER / f"{spec.name}.md").is_file()
+    assert (spec.familiar is None) == ("class_map" not in spec.outputs)

@@ -21,6 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 import engines
+from engines import openvino
 from engines.engine import Hint, Precision, Prediction
 from engines.errors import ModelError
 from engines.openvino import OpenVINOEngine, _choose_precision
@@ -350,6 +351,29 @@ def test_int8_runs_the_twin(segmenter: Path, pictures: Pictures) -> None:
         engine.close()
 
 
+@pytest.mark.parametrize(
+    ("flags", "sentences"),
+    [
+        ("flags\t\t: fpu avx2 fma\n", 1),
+        ("flags\t\t: fpu avx2 avx_vnni\n", 0),
+        ("flags\t\t: fpu avx512f avx512_vnni amx_int8\n", 0),
+        ("Features\t: fp asimd\n", 0),  # not of x86
+        (None, 0),
+    ],
+)
+def test_a_cpu_on_which_int8_saturates_is_named(
+    segmenter: Path, tmp_path: Path, monkeypatch: Any, caplog: Any, flags: str | None, sentences: int
+) -> None:
+    cpu = tmp_path / "cpuinfo"
+    if flags is not None:
+        cpu.write_text(f"processor\t: 0\n{flags}")
+    monkeypatch.setattr(openvino, "_CPU_FLAGS", cpu)
+    path = save(bits_model(), msgspec.structs.replace(SEGMENTER, precision="int8"), tmp_path / "m.int8.onnx")
+    for file in (segmenter, path):
+        engines.load(file).close()
+    assert sum("has no dot products of bytes" in message for message in caplog.messages) == sentences
+
+
 def test_load_takes_text_and_all_options(segmenter: Path) -> None:
     engine = engines.load(str(segmenter), "cpu", "fp32", 2, 1, 1)
     assert (engine.precision, engine.max_batch, engine.in_flight) == ("fp32", 2, 1)
@@ -376,6 +400,16 @@ def test_a_graph_that_openvino_cannot_compile(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"OpenVINO cannot compile .*m\.onnx") as raised:
         engines.load(path)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", [b"ReduceSum", b"Cast", b"images", b"roadlens", b"Gather"])
+def test_a_graph_with_names_that_are_no_text_is_one_sentence(tmp_path: Path, name: bytes) -> None:
+    path = save(bits_model(), SEGMENTER, tmp_path / "bits.onnx")
+    content = path.read_bytes()
+    assert name in content
+    path.write_bytes(content.replace(name, b"\xff\xfe" + name[2:]))
+    with pytest.raises(ModelError):
+        engines.load(path, device="cpu")
 
 
 def test_importing_engines_is_cheap() -> None:

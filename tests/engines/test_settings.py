@@ -181,6 +181,38 @@ def test_a_scalar_that_is_not_yaml() -> None:
         parse_scalar("[1,")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: " + "[" * 200 + "]" * 200, "deeper than 50"),
+        ("".join(f"{' ' * depth}a:\n" for depth in range(200)), "deeper than 50"),
+        ("a: &a [*a]", "contains itself"),
+        ("a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+         + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)),
+         "more than 1000000 values"),
+        ("a: !!python/object/apply:os.system [id]", "is none that settings have"),
+        ("a: !!set {b, c}", "is none that settings have"),
+        ("a: !!timestamp x", "is none that settings have"),
+        ("a: !!binary aGk=", "is none that settings have"),
+        ("a: !!omap [b: 1]", "is none that settings have"),
+        ("a: !mine b", "is none that settings have"),
+        ("a: !!bool x", "is not YAML"),
+        ("a: !!int x", "is not YAML"),
+        ("!!map 3", "is not YAML"),
+    ],
+)  # fmt: skip
+def test_deep_endless_and_odd_documents_are_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=said):
+        read_yaml(path, dict)
+
+
+def test_a_file_without_end_is_not_read_to_its_end() -> None:
+    with pytest.raises(UsageError, match="more than 16 MB"):
+        read_yaml("/dev/zero", dict)
+
+
 def test_merge_keys_and_anchors_work(tmp_path: Path) -> None:
     path = write(
         tmp_path,

@@ -143,7 +143,7 @@ def test_files_that_are_no_models_of_the_house(tmp_path: Path, name: str, conten
     [
         ("{", "cannot be read"),
         ('{"name": "x"}', "missing required field"),
-        ('{"schema": 2, "name": "x", "depth": 3}', "has a spec of schema 2, this roadlens reads up to 1"),
+        ('{"schema": 4, "name": "x", "depth": 3}', "has a spec of schema 4, this roadlens reads up to 3"),
     ],
 )
 def test_specs_that_cannot_be_read(tmp_path: Path, text: str, sentence: str) -> None:
@@ -167,3 +167,16 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
         read_spec(tmp_path / "absent.onnx")
     with pytest.raises(ModelError, match="cannot be read"):
         read_spec(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("role", "build", "spec"), [("boxes", bits_model, SEGMENTER), ("class_map", corners_model, LOCALIZER)]
+)
+def test_a_model_of_road_users_has_class_map_boxes_and_labels(
+    role: str, build: Callable[[], onnx.ModelProto], spec: ModelSpec
+) -> None:
+    with pytest.raises(ModelError, match=f"must have the output `{role}`"):
+        embed_spec(build(), msgspec.structs.replace(spec, task="road-users"))
+    without = {role: f"the {role}" for role in ("class_map", "boxes", "scores")}
+    with pytest.raises(ModelError, match="must have the output `labels`"):
+        embed_spec(build(), msgspec.structs.replace(spec, task="road-users", outputs=without))

@@ -174,7 +174,7 @@ def conv_model(size: tuple[int, int] = (32, 64), width: int = 16, classes: int =
 
 
 def int8_conv_model(width: int = 32) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """`conv_model` with the layer `body` in int8, as `engines.quantize` writes it, and in fp32."""
+    """`conv_model` with the layer `body` in int8, as `engines.tools.quantize` writes it, and in fp32."""
     original = conv_model(width=width)
     model = onnx.ModelProto()
     model.CopyFrom(original)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import socket
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import av
+
+from tests.pipeline.listener import Listener
 
 
 def transport_stream(clip: Path) -> list[bytes]:
@@ -52,25 +53,16 @@ class TcpCamera:
         repeat: bool = False,
     ) -> None:
         self.pieces, self.rate, self.behave, self.head, self.repeat = pieces, rate, behave, head, repeat
-        self.connections = 0
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listening.getsockname()[1])
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._listener = Listener(self._send)
+        self.port = self._listener.port
 
     @property
     def url(self) -> str:
         return f"tcp://127.0.0.1:{self.port}"
 
-    def _serve(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                peer, _ = self._listening.accept()
-            except OSError:
-                return
-            number = self.connections
-            self.connections += 1
-            threading.Thread(target=self._send, args=(peer, number), daemon=True).start()
+    @property
+    def connections(self) -> int:
+        return self._listener.connections
 
     def _send(self, peer: socket.socket, connection: int) -> None:
         with peer, suppress(OSError):
@@ -79,30 +71,27 @@ class TcpCamera:
                 peer.sendall(self.head)
             due, piece = time.monotonic(), 0
             while self.repeat or piece < len(self.pieces):
-                if self._stopped.is_set() or not self.behave(connection, piece):
+                if self._listener.stopped.is_set() or not self.behave(connection, piece):
                     return
                 peer.sendall(self.pieces[piece % len(self.pieces)])
                 piece += 1
                 if self.rate:
                     due = max(due + 1 / self.rate, time.monotonic())
-                    self._stopped.wait(due - time.monotonic())
+                    self._listener.stopped.wait(due - time.monotonic())
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._listener.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stopped.set()
-        with suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
+        self._listener.stop()
 
 
 def multipart(clip: Path) -> list[bytes]:
     """The clip's pictures as a camera's MJPEG page sends them."""
-    from pipeline.jpeg import encode_jpeg
+    from pipeline.pictures.jpeg import encode_jpeg
 
     with av.open(str(clip)) as source:
         pictures: list[Any] = [encode_jpeg(f)[0] for f in source.decode(source.streams.video[0])]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
 from pipeline import cli
 from tests.engines.tiny_models import LOCALIZER, SEGMENTER, bits_model, corners_model, save
@@ -53,13 +54,21 @@ def roadlens(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@pytest.fixture(scope="session")
+def commands() -> Any:
+    """The commands of `roadlens`, which typer takes 0.1 s to make."""
+    cli._add_commands()
+    return typer.main.get_command(cli.app)
+
+
 @pytest.fixture
 def roadlens_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], commands: Any
 ) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """As `roadlens`, in this process, which has imported everything: for mistakes, which end before a run begins."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(cli, "app", commands)
     # The handlers of other libraries, absl's among them, would close the files that pytest captures into.
     monkeypatch.setattr(logging, "shutdown", lambda: None)
     loggers = [logging.getLogger(name) for name in (None, "pipeline", "engines")]

@@ -10,9 +10,10 @@ from fractions import Fraction
 import av
 from av.packet import Packet
 
-from pipeline.encoder import EncodedPicture, EncodedVideo, LiveEncoder, LiveEncoderOptions
+from pipeline.contracts import StreamInfo
 from pipeline.frame import Analysis, Frame, Mode
-from pipeline.sources import StreamInfo
+from pipeline.outputs.encoded import EncodedPicture, EncodedVideo
+from pipeline.outputs.live.encoder import LiveEncoder, LiveEncoderOptions
 from tests.pipeline.scripted_source import gray_image
 
 DEADLINE = 60.0

@@ -5,7 +5,7 @@ dozen cameras cost next to no CPU. The lower half of this file runs under Debian
 bindings; the upper half is what tests use.
 
     with RtspServer({"/cam": Mount(clip)}) as server:
-        LiveSource("cam", server.url("/cam"))
+        Camera("cam", server.url("/cam"))
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from fractions import Fraction
 
 import av
 
+from pipeline.contracts import AudioPacket, SourceCounts, StreamInfo
 from pipeline.frame import Frame, Mode
-from pipeline.picture import plane
-from pipeline.sources import AudioPacket, SourceCounts, StreamInfo
+from pipeline.pictures.planes import plane
 
 
 def gray_image(level: int, width: int = 64, height: int = 36) -> av.VideoFrame:

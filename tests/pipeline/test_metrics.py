@@ -18,9 +18,9 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from engines.errors import OutputError
+from pipeline import metrics as metrics_module
 from pipeline.metrics import Metrics
-from pipeline.output_state import OutputChange, OutputState
-from pipeline.state import SourceState, StateChange
+from pipeline.state import OutputChange, OutputState, SourceState, StateChange
 
 Labels = dict[str, str]
 
@@ -41,60 +41,78 @@ def scrape(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], flo
     }
 
 
-@pytest.mark.parametrize(
-    ("move", "name", "labels", "expected"),
-    [
-        (lambda m: m.decoded("a"), "roadlens_frames_decoded_total", {"stream": "a"}, 2),
-        (lambda m: m.state(LOST), "roadlens_source_failures_total", {"stream": "a", "cause": "refused"}, 2),
-        (lambda m: m.state(BACK), "roadlens_source_reconnects_total", {"stream": "a", "cause": "refused"}, 2),
-        (lambda m: m.inferred("a", "unet"), "roadlens_frames_inferred_total", {"stream": "a", "model": "unet"}, 2),
-        (lambda m: m.emitted("a"), "roadlens_frames_emitted_total", {"stream": "a"}, 2),
-        (lambda m: m.emitted("a", 5), "roadlens_frames_emitted_total", {"stream": "a"}, 10),
-        (
-            lambda m: m.dropped("a", "slot", "newer", 3),
-            "roadlens_frames_dropped_total",
-            {"stream": "a", "stage": "slot", "reason": "newer"},
-            6,
-        ),
-        (
-            lambda m: m.dropped("a", "slot", "newer", 0),
-            "roadlens_frames_dropped_total",
-            {"stream": "a", "stage": "slot", "reason": "newer"},
-            0,
-        ),
-        (lambda m: m.decode_error("a"), "roadlens_decode_errors_total", {"stream": "a"}, 2),
-        (lambda m: m.stage("infer", 0.03), "roadlens_stage_seconds_count", {"stage": "infer"}, 2),
-        (lambda m: m.stage("infer", 0.03), "roadlens_stage_seconds_sum", {"stage": "infer"}, 0.06),
-        (lambda m: m.stage("infer", 0.03), "roadlens_stage_seconds_bucket", {"stage": "infer", "le": "0.016"}, 0),
-        (lambda m: m.stage("infer", 0.03), "roadlens_stage_seconds_bucket", {"stage": "infer", "le": "0.032"}, 2),
-        (lambda m: m.age("a", 0.09), "roadlens_frame_age_seconds_count", {"stream": "a"}, 2),
-        (lambda m: m.age("a", 0.09), "roadlens_frame_age_seconds_bucket", {"stream": "a", "le": "0.08"}, 0),
-        (lambda m: m.age("a", 0.09), "roadlens_frame_age_seconds_bucket", {"stream": "a", "le": "0.1"}, 2),
-        (lambda m: m.queue_depth("a", "slot", 4), "roadlens_queue_depth", {"stream": "a", "queue": "slot"}, 4),
-        (
-            lambda m: m.engine("unet", "openvino", "bf16", "cpu", "ready"),
-            "roadlens_engine_info",
-            {"model": "unet", "backend": "openvino", "precision": "bf16", "device": "cpu"},
-            1,
-        ),
-        (
-            lambda m: m.engine("unet", "openvino", "bf16", "cpu", "building"),
-            "roadlens_engine_state",
-            {"model": "unet", "state": "building"},
-            1,
-        ),
-        (
-            lambda m: m.output_dropped("a", "rtsp", "slow", 3), "roadlens_output_dropped_total",
-            {"stream": "a", "output": "rtsp", "reason": "slow"}, 6,
-        ),
-        (lambda m: m.output(GONE), "roadlens_output_failures_total", {"stream": "a", "output": "rtsp"}, 2),
-        (lambda m: m.output(GONE), "roadlens_output_running", {"stream": "a", "output": "rtsp"}, 0),
-        (lambda m: m.output(GOING), "roadlens_output_running", {"stream": "a", "output": "rtsp"}, 1),
-        (
-            lambda m: m.encoder("a", "libx264"), "roadlens_encoder_info", {"stream": "a", "encoder": "libx264"}, 1,
-        ),
-    ],
-)  # fmt: skip
+MOVES: list[tuple[Callable[[Metrics], None], str, Labels, float]] = [
+    (lambda m: m.decoded("a"), "roadlens_frames_decoded_total", {"stream": "a"}, 2),
+    (lambda m: m.state(LOST), "roadlens_source_failures_total", {"stream": "a", "cause": "refused"}, 2),
+    (lambda m: m.state(BACK), "roadlens_source_reconnects_total", {"stream": "a", "cause": "refused"}, 2),
+    (lambda m: m.inferred("a", "unet"), "roadlens_frames_inferred_total", {"stream": "a", "model": "unet"}, 2),
+    (lambda m: m.carried("a", "unet"), "roadlens_frames_carried_total", {"stream": "a", "model": "unet"}, 2),
+    (lambda m: m.looks_put_off("a", 4), "roadlens_looks_put_off_total", {"stream": "a"}, 8),
+    (
+        lambda m: m.model_fault("a", "mine", "nan", 3),
+        "roadlens_model_faults_total",
+        {"stream": "a", "model": "mine", "fault": "nan"},
+        6,
+    ),
+    (lambda m: m.emitted("a"), "roadlens_frames_emitted_total", {"stream": "a"}, 2),
+    (lambda m: m.emitted("a", 5), "roadlens_frames_emitted_total", {"stream": "a"}, 10),
+    (
+        lambda m: m.dropped("a", "slot", "newer", 3),
+        "roadlens_frames_dropped_total",
+        {"stream": "a", "stage": "slot", "reason": "newer"},
+        6,
+    ),
+    (
+        lambda m: m.dropped("a", "slot", "newer", 0),
+        "roadlens_frames_dropped_total",
+        {"stream": "a", "stage": "slot", "reason": "newer"},
+        0,
+    ),
+    (lambda m: m.decode_error("a"), "roadlens_decode_errors_total", {"stream": "a"}, 2),
+    (lambda m: m.received("a", 1), "roadlens_packets_received_total", {"stream": "a"}, 2),
+    (
+        lambda m: m.skipped("a", "start", 1), "roadlens_packets_skipped_total", {"stream": "a", "reason": "start"}, 2,
+    ),
+    (lambda m: m.stage("infer", 0.03), "roadlens_stage_seconds_count", {"stage": "infer"}, 2),
+    (lambda m: m.stage("infer", 0.03), "roadlens_stage_seconds_sum", {"stage": "infer"}, 0.06),
+    (lambda m: m.stage("infer", 0.03), "roadlens_stage_seconds_bucket", {"stage": "infer", "le": "0.016"}, 0),
+    (lambda m: m.stage("infer", 0.03), "roadlens_stage_seconds_bucket", {"stage": "infer", "le": "0.032"}, 2),
+    (lambda m: m.age("a", 0.09), "roadlens_frame_age_seconds_count", {"stream": "a"}, 2),
+    (lambda m: m.age("a", 0.09), "roadlens_frame_age_seconds_bucket", {"stream": "a", "le": "0.08"}, 0),
+    (lambda m: m.age("a", 0.09), "roadlens_frame_age_seconds_bucket", {"stream": "a", "le": "0.1"}, 2),
+    (
+        lambda m: m.seen("a", {"road": 0.5}, ["car", "car", "person"]), "roadlens_class_area",
+        {"stream": "a", "class": "road"}, 0.5,
+    ),
+    (lambda m: m.seen("a", {"road": 0.5}, ["car", "car"]), "roadlens_boxes", {"stream": "a", "class": "car"}, 2),
+    (lambda m: m.novelty("a", "unet", 1.5), "roadlens_novelty", {"stream": "a", "model": "unet"}, 1.5),
+    (lambda m: m.queue_depth("a", "slot", 4), "roadlens_queue_depth", {"stream": "a", "queue": "slot"}, 4),
+    (
+        lambda m: m.engine("unet", "openvino", "bf16", "cpu", "ready"),
+        "roadlens_engine_info",
+        {"model": "unet", "backend": "openvino", "precision": "bf16", "device": "cpu"},
+        1,
+    ),
+    (
+        lambda m: m.engine("unet", "openvino", "bf16", "cpu", "building"),
+        "roadlens_engine_state",
+        {"model": "unet", "state": "building"},
+        1,
+    ),
+    (
+        lambda m: m.output_dropped("a", "rtsp", "slow", 3), "roadlens_output_dropped_total",
+        {"stream": "a", "output": "rtsp", "reason": "slow"}, 6,
+    ),
+    (lambda m: m.output(GONE), "roadlens_output_failures_total", {"stream": "a", "output": "rtsp"}, 2),
+    (lambda m: m.output(GONE), "roadlens_output_running", {"stream": "a", "output": "rtsp"}, 0),
+    (lambda m: m.output(GOING), "roadlens_output_running", {"stream": "a", "output": "rtsp"}, 1),
+    (
+        lambda m: m.encoder("a", "libx264"), "roadlens_encoder_info", {"stream": "a", "encoder": "libx264"}, 1,
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("move", "name", "labels", "expected"), MOVES)
 def test_every_metric_moves(move: Callable[[Metrics], None], name: str, labels: Labels, expected: float) -> None:
     metrics = Metrics()
     assert not any(sample == name for sample, _ in scrape(metrics))
@@ -103,16 +121,40 @@ def test_every_metric_moves(move: Callable[[Metrics], None], name: str, labels: 
     assert scrape(metrics)[name, frozenset(labels.items())] == pytest.approx(expected)
 
 
+def test_what_is_seen_no_more_is_at_zero_and_what_is_removed_is_not_there() -> None:
+    metrics = Metrics()
+    metrics.seen("a", {"road": 0.4, "car": 0.2}, ["car"])
+    metrics.seen("b", {"road": 0.9}, [])
+    metrics.seen("a", {"road": 0.6}, [])
+    found = {(name, *sorted(dict(labels).values())): value for (name, labels), value in scrape(metrics).items()}
+    assert found == {
+        ("roadlens_class_area", "a", "road"): 0.6, ("roadlens_class_area", "a", "car"): 0,
+        ("roadlens_class_area", "b", "road"): 0.9, ("roadlens_boxes", "a", "car"): 0,
+    }  # fmt: skip
+    metrics.forget("a")
+    assert {dict(labels)["stream"] for _, labels in scrape(metrics)} == {"b"}
+    metrics.seen("a", {}, [])
+    assert {dict(labels)["stream"] for _, labels in scrape(metrics)} == {"b"}
+
+
 def test_all_that_is_promised_is_there_and_documented() -> None:
     metrics = Metrics()
     with metrics.serve(port=0) as server, urllib.request.urlopen(server.url) as answer:
         families = {f.name: f for f in text_string_to_metric_families(answer.read().decode())}
     assert {name: family.type for name, family in families.items()} == {
+        "roadlens_class_area": "gauge",
+        "roadlens_boxes": "gauge",
+        "roadlens_novelty": "gauge",
         "roadlens_frames_decoded": "counter",
         "roadlens_frames_inferred": "counter",
+        "roadlens_frames_carried": "counter",
+        "roadlens_looks_put_off": "counter",
         "roadlens_frames_emitted": "counter",
+        "roadlens_model_faults": "counter",
         "roadlens_frames_dropped": "counter",
         "roadlens_decode_errors": "counter",
+        "roadlens_packets_received": "counter",
+        "roadlens_packets_skipped": "counter",
         "roadlens_stage_seconds": "histogram",
         "roadlens_frame_age_seconds": "histogram",
         "roadlens_queue_depth": "gauge",
@@ -153,6 +195,28 @@ def test_an_encoder_that_is_fallen_back_from_disappears() -> None:
     }
 
 
+def test_a_stream_that_goes_takes_all_its_series_with_it() -> None:
+    metrics = Metrics()
+    for move, *_ in MOVES:
+        move(metrics)
+    of_streams = [c for c in metrics.registry._names_to_collectors.values() if "stream" in c._labelnames]  # type: ignore[attr-defined]
+    before = scrape(metrics)
+    moved = {name for name, labels in before if ("stream", "a") in labels}
+    for collector in of_streams:
+        assert any(sample.name in moved for family in collector.collect() for sample in family.samples), collector
+    metrics.decoded("b")
+    metrics.encoder("b", "libx264")
+    metrics.forget("a")
+    kept = scrape(metrics)
+    assert not any(("stream", "a") in labels for _, labels in kept)
+    assert {name for name, labels in kept if ("stream", "b") in labels} >= {
+        "roadlens_frames_decoded_total", "roadlens_encoder_info",
+    }  # fmt: skip
+    assert {k: v for k, v in kept.items() if ("stream", "b") not in k[1]} == {
+        k: v for k, v in before.items() if "stream" not in dict(k[1])
+    }, "what is of no stream stays"
+
+
 def test_two_runs_share_nothing_and_nothing_is_global() -> None:
     first, second = Metrics(), Metrics()
     first.decoded("a")
@@ -187,6 +251,26 @@ def test_the_endpoint_is_on_loopback_and_gone_when_closed() -> None:
         urllib.request.urlopen(server.url, timeout=5)
     with Metrics().serve(port=server.port) as again:
         assert again.port == server.port
+
+
+def test_clients_that_ask_nothing_keep_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_module, "MOST_SCRAPES", 3)
+    monkeypatch.setattr(metrics_module._Silent, "timeout", 0.3)
+    with Metrics().serve(port=0) as server:
+        idle = [socket.create_connection((server.host, server.port), timeout=30) for _ in range(20)]
+        assert sum(thread.name.startswith("Thread-") for thread in threading.enumerate()) < 15
+        for each in idle:
+            assert each.recv(1) == b"", "it is closed"
+            each.close()
+        with urllib.request.urlopen(server.url, timeout=30) as answer:
+            assert answer.status == 200
+
+
+def test_metrics_that_other_machines_reach_are_pointed_out(caplog: pytest.LogCaptureFixture) -> None:
+    for host, said in (("127.0.0.1", False), ("0.0.0.0", True)):
+        caplog.clear()
+        with Metrics().serve(host, 0):
+            assert ("open to every machine" in caplog.text) == said
 
 
 def test_a_port_in_use_is_one_sentence() -> None:

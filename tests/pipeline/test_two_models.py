@@ -12,7 +12,7 @@ import pytest
 
 import engines
 from engines.squash import squash
-from pipeline.scene import SyntheticScene
+from pipeline.scene.drive import SyntheticScene
 
 
 def test_the_localizer_says_one_box_and_one_score_of_a_frame() -> None:

@@ -11,8 +11,9 @@ import torch
 
 from engines.classes import CITYSCAPES_CLASSES
 from training.checkpoint import open_checkpoint
+from training.export import export
+from training.loop.run import train
 from training.recipe import UNetSettings
-from training.run import train
 from training.tasks.segmentation import SegmentationRecipe
 
 TINY_UNET = SegmentationRecipe(
@@ -70,5 +71,5 @@ def tiny_export(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """That U-Net as an ONNX file of 256×256."""
     task, model = open_checkpoint(tiny_run / "last.ckpt")
     path = tmp_path_factory.mktemp("export") / "tiny-unet.onnx"
-    task.export(model, task.spec(256, 256, "1", ()), path)
+    export(task, model, task.spec(256, 256, "1", ()), path)
     return path

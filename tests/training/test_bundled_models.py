@@ -11,12 +11,12 @@ import engines
 import engines.bundled
 from engines.engine import Precision
 from engines.spec import read_spec
+from training.catalogue import open_task, read_recipe
 from training.data.cityscapes_pairs import load_pairs
 from training.data.lead_vehicle import load_lead_vehicles
-from training.evaluation import evaluate, open_predictor
-from training.recipe import read_recipe
-from training.segmentation_metrics import SegmentationEvaluation
-from training.task import open_task
+from training.evaluation.opening import open_predictor
+from training.evaluation.predictor import evaluate, measure
+from training.metrics.segmentation import SegmentationEvaluation
 
 PAIRS = Path(__file__).parents[3] / "shared" / "data" / "cityscapes_pairs"
 ON_DISK = pytest.mark.skipif(not PAIRS.is_dir(), reason="needs the Cityscapes pairs beside the checkout")
@@ -57,6 +57,35 @@ def test_the_lead_vehicle_localizer_keeps_its_figures_on_dev(precision: Precisio
     found = task.scores(task.measure(outputs, data, range(len(data))))
     assert found["presence_ap"] >= 0.82
     assert found["mean_iou"] >= 0.64
+
+
+def test_the_default_model_ships_with_its_quantised_twin_and_a_card() -> None:
+    path = engines.bundled.resolve(engines.bundled.DEFAULT)
+    assert engines.bundled.int8_file(path).is_file()
+    assert path.stat().st_size < 15_000_000
+    spec = read_spec(path)
+    assert spec.task == "road-users"
+    assert {(m.name, m.split) for m in spec.metrics} >= {("mean_iou", "val"), ("mean_ap", "val")}
+    card = path.with_suffix(".md").read_text()
+    for wanted in ("Cityscapes", "non-commercial", "val", "known failures", f"{spec.width}×{spec.height}"):
+        assert wanted.lower() in card.lower()
+    assert f"({spec.min_score:g})" in card, "the smallest score that the card tells of is the file's"
+
+
+@pytest.mark.slow
+@pytest.mark.realdata
+@ON_DISK
+def test_the_default_model_keeps_its_figures_on_dev_in_every_precision() -> None:
+    found = {}
+    for precision in ("fp32", "auto", "int8"):
+        with open_predictor(engines.bundled.DEFAULT, precision) as predictor:
+            data = predictor.task.load(PAIRS, "dev")
+            found[precision] = predictor.task.scores(measure(predictor, data))
+    assert found["fp32"]["mean_iou"] >= 0.51
+    assert found["fp32"]["mean_ap"] >= 0.33
+    assert found["auto"]["mean_iou"] >= found["fp32"]["mean_iou"] - 0.003
+    assert found["int8"]["mean_iou"] >= found["fp32"]["mean_iou"] - 0.010
+    assert found["int8"]["mean_ap"] >= found["fp32"]["mean_ap"] - 0.015
 
 
 @pytest.mark.slow

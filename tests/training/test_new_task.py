@@ -15,8 +15,7 @@ import engines
 from engines.errors import ModelError, UsageError
 from engines.spec import read_spec
 from tests.training.test_cli import call
-from training.recipe import read_recipe
-from training.task import task_class
+from training.catalogue import read_recipe, task_class
 
 ROOT = Path(__file__).parents[2]
 
@@ -276,13 +275,17 @@ def test_the_recipe_is_read_as_the_struct_of_its_task(found: Path) -> None:
         ("segmentatoin", None, "there is no task 'segmentatoin'; the nearest is segmentation"),
         ("my.own.task", None, r"there is no task 'my\.own\.task'; .* the dotted path of a module that Python finds"),
         ("", None, "the module of the task '' cannot be imported"),
-        ("empty_module", "", r"the module empty_module holds no class derived from training\.task\.Task"),
+        (
+            "empty_module",
+            "import training",
+            r"the module empty_module holds no class derived from training\.task\.Task",
+        ),
         ("broken_module", "x = (", "the module of the task 'broken_module' cannot be imported"),
-        ("needy_module", "import no_such_library", "needs no_such_library, which is not installed"),
-        ("json", None, "the module json holds no class derived"),
+        ("needy_module", "import training\nimport no_such_library", "needs no_such_library, which is not installed"),
+        ("json", None, "the module json imports nothing of `training`, so that it holds no task, and it is not run"),
         (
             "two_tasks",
-            "import glimmer\nclass A(glimmer.Glimmer): pass\nclass B(glimmer.Glimmer): pass",
+            "import training\nimport glimmer\nclass A(glimmer.Glimmer): pass\nclass B(glimmer.Glimmer): pass",
             "holds 2 classes derived from",
         ),
     ],

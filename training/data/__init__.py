@@ -1,4 +1,4 @@
-"""Data sets, their labels, random views, and batches that are a function of the step."""
+"""Data sets, their labels, and random views of them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from engines.errors import UsageError
+from engines.errors import SourceError, UsageError
+from engines.tools.pictures import is_folder
 from training.data.cityscapes_pairs import SIDE, Pairs, Split, load_pairs
+from training.data.nesting import lies_below
 
 __all__ = ["load_split", "recognise"]
 
@@ -16,8 +18,16 @@ DataName = Literal["cityscapes-pairs", "cityscapes"]
 
 
 def recognise(root: Path) -> DataName:
-    """Which data set lies in a folder, by its layout; whatever is not Cityscapes is taken for the pairs."""
-    return "cityscapes" if (root / "leftImg8bit").is_dir() else "cityscapes-pairs"
+    """Which data set lies in a folder, by its layout; whatever is not Cityscapes is taken for the pairs.
+
+    Raises:
+        SourceError: Cityscapes lies in a folder below, or the folder cannot be read.
+    """
+    if is_folder(root / "leftImg8bit"):
+        return "cityscapes"
+    if not is_folder(root / "train") and (below := lies_below(root, lambda path: is_folder(path / "leftImg8bit"))):
+        raise SourceError(f"{root} holds Cityscapes, but not directly{below}")
+    return "cityscapes-pairs"
 
 
 def load_split(
@@ -42,6 +52,8 @@ def load_split(
     if data == "cityscapes":
         from training.data.cityscapes import load_cityscapes
 
+        if cache is not None:
+            raise UsageError("--cache keeps the Cityscapes pairs, and of Cityscapes itself nothing; leave it out")
         return load_cityscapes(root, split, height, width, skip_broken=skip_broken, say=say)
     if (height, width) != (SIDE, SIDE):
         raise UsageError(f"the Cityscapes pairs are {SIDE}×{SIDE} pixels, not {height}×{width}; leave out the size")

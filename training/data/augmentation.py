@@ -11,22 +11,17 @@ from engines.classes import IGNORE
 UInt8 = NDArray[np.uint8]
 
 
-def random_geometry(
-    image: UInt8, label: UInt8, rng: np.random.Generator, scale: tuple[float, float], aspect: float
-) -> tuple[UInt8, UInt8]:
-    """Mirror, scale, stretch and shift a picture and its label alike; what falls outside is black and ignored.
+def affine(
+    height: int, width: int, rng: np.random.Generator, scale: tuple[float, float], aspect: float
+) -> NDArray[np.float32]:
+    """A random mirroring, zoom, stretch and shift of a picture: (2, 3), from the picture's pixels to the view's.
 
     Args:
-        image: (H, W, 3) uint8.
-        label: (H, W) uint8, 255 ignored.
+        height, width: of the picture and of its view.
         rng: source of randomness; the result is a pure function of its state.
         scale: range of the zoom, drawn log-uniformly.
         aspect: largest relative stretch of width against height.
-
-    Returns:
-        The view, of the same shapes.
     """
-    height, width = label.shape
     zoom = float(np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1]))))
     stretch = float(np.exp(rng.uniform(-np.log1p(aspect), np.log1p(aspect))))
     sx, sy = zoom * stretch**0.5, zoom / stretch**0.5
@@ -34,13 +29,46 @@ def random_geometry(
     tx = rng.uniform(min(0.0, width * (1 - sx)), max(0.0, width * (1 - sx)))
     ty = rng.uniform(min(0.0, height * (1 - sy)), max(0.0, height * (1 - sy)))
     if rng.random() < 0.5:
-        matrix = np.array([[-sx, 0, tx + sx * (width - 1)], [0, sy, ty]], np.float32)
-    else:
-        matrix = np.array([[sx, 0, tx], [0, sy, ty]], np.float32)
-    size = (width, height)
-    view = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR)
-    truth = cv2.warpAffine(label, matrix, size, flags=cv2.INTER_NEAREST, borderValue=(IGNORE,))
+        return np.array([[-sx, 0, tx + sx * (width - 1)], [0, sy, ty]], np.float32)
+    return np.array([[sx, 0, tx], [0, sy, ty]], np.float32)
+
+
+def stretched(matrix: NDArray[np.float32], picture: UInt8, size: tuple[int, int]) -> NDArray[np.float32]:
+    """`matrix` for a picture that is stretched to the view's size first: (2, 3), from the picture's own pixels.
+
+    Args:
+        matrix: of `affine`, for a picture of the view's size.
+        picture: (H, W) or (H, W, 3).
+        size: height and width of the view.
+    """
+    scale = np.array([size[1] / picture.shape[1], size[0] / picture.shape[0]])
+    # Pixels are counted from the centre of the first, which lies half a pixel inside.
+    shift = matrix[:, :2] @ (scale / 2 - 0.5) + matrix[:, 2]
+    return np.column_stack([matrix[:, :2] * scale, shift]).astype(np.float32)
+
+
+def warp(
+    image: UInt8, label: UInt8, matrix: NDArray[np.float32], size: tuple[int, int] | None = None
+) -> tuple[UInt8, UInt8]:
+    """A view of a picture and its label alike; what falls outside is black and ignored.
+
+    Args:
+        image: (H, W, 3) uint8.
+        label: (H, W) uint8, 255 ignored.
+        matrix: of `affine` or `stretched`.
+        size: height and width of the view; those of the label if left out.
+    """
+    height, width = size or label.shape
+    view = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    truth = cv2.warpAffine(label, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=(IGNORE,))
     return view.astype(np.uint8, copy=False), truth.astype(np.uint8, copy=False)
+
+
+def random_geometry(
+    image: UInt8, label: UInt8, rng: np.random.Generator, scale: tuple[float, float], aspect: float
+) -> tuple[UInt8, UInt8]:
+    """A random view of a picture and its label; see `affine` and `warp`."""
+    return warp(image, label, affine(label.shape[0], label.shape[1], rng, scale, aspect))
 
 
 def random_photometry(image: UInt8, rng: np.random.Generator, strength: float) -> UInt8:

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from engines.classes import CITYSCAPES_CLASSES, IGNORE
 from engines.errors import OutputError, SourceError
-from engines.frames import decode_bytes
+from engines.tools.pictures import is_folder, listed, read_picture
+from training.data.nesting import lies_below
 
 UInt8 = NDArray[np.uint8]
 
@@ -42,7 +43,6 @@ _VOID_COLORS = ((0, 0, 0), (111, 74, 0), (81, 0, 81), (250, 170, 160), (230, 150
 _THIN = np.isin(np.arange(256), [4, 5, 6, 7, 11, 12, 17, 18])
 _DECODER_VERSION = 3
 _TOO_FAR = 254
-_END_OF_JPEG = b"\xff\xd9"
 
 Split = Literal["fit", "dev", "train", "val"]
 
@@ -178,9 +178,12 @@ def list_pairs(root: Path, split: Split) -> list[Path]:
         SourceError: `root` has no such folder, or the folder no pairs.
     """
     folder = root / ("val" if split == "val" else "train")
-    if not folder.is_dir():
-        raise SourceError(f"{root} is not the Cityscapes pairs set: it has no folder {folder.name}/ with N.jpg files")
-    paths = sorted((p for p in folder.glob("*.jpg") if p.stem.isdecimal()), key=lambda p: int(p.stem))
+    if not is_folder(folder):
+        below = lies_below(root, lambda path: is_folder(path / folder.name) and (path / folder.name / "1.jpg").exists())
+        raise SourceError(
+            f"{root} is not the Cityscapes pairs set: it has no folder {folder.name}/ with N.jpg files{below}"
+        )
+    paths = sorted((p for p in listed(folder) if p.suffix == ".jpg" and p.stem.isdecimal()), key=lambda p: int(p.stem))
     if not paths:
         raise SourceError(f"{folder} holds no pairs: files named 1.jpg, 2.jpg … are wanted")
     if split in ("fit", "dev"):
@@ -198,18 +201,9 @@ def read_pair(path: Path) -> tuple[UInt8, UInt8]:
     """(photo, colour label) of a composite, each (256, 256, 3) uint8 RGB.
 
     Raises:
-        SourceError: the file is not a whole JPEG, has another size, or its right half is not a label.
+        SourceError: the file is not a whole picture, has another size, or its right half is not a label.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read ({error.strerror})") from None
-    # OpenCV fills up what is missing of a file that was cut off, and says so only on standard error.
-    whole = _END_OF_JPEG in data[-64:]
-    composite = decode_bytes(data, cv2.IMREAD_COLOR_RGB) if whole else None
-    if composite is None:
-        raise SourceError(f"{path} is not a whole JPEG; fetch the file again, or leave it out with --skip-broken")
-    photo, colors = split_composite(np.asarray(composite, np.uint8), path)
+    photo, colors = split_composite(read_picture(path), path)
     share = outside_palette(colors)
     if share > MAX_OUTSIDE_PALETTE:
         raise SourceError(

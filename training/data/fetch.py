@@ -25,7 +25,7 @@ def fetch_pairs(folder: Path) -> Path:
     if (folder / "train").exists() or (folder / "val").exists():
         raise OutputError(f"{folder} holds train/ or val/ already; give an empty folder, or use what is there")
     if find_spec("kagglehub") is None:
-        raise UsageError("fetching from Kaggle needs kagglehub; install it with: pip install 'roadlens[train]'")
+        raise UsageError("fetching from Kaggle needs kagglehub; install it with: pip install '.[train]'")
     import kagglehub
 
     try:
@@ -61,7 +61,7 @@ def fetch_mnist(folder: Path) -> Path:
     if present := next(iter(sorted(folder.glob("*-ubyte*"))), None):
         raise OutputError(f"{folder} holds {present.name} already; give an empty folder, or use what is there")
     if find_spec("torchvision") is None:
-        raise UsageError("fetching MNIST needs torchvision; install it with: pip install 'roadlens[train]'")
+        raise UsageError("fetching MNIST needs torchvision; install it with: pip install '.[train]'")
     from torchvision.datasets import MNIST
 
     try:

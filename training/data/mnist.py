@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from engines.classes import ClassInfo
 from engines.errors import SourceError
+from engines.tools.pictures import is_file
+from training.data.nesting import lies_below
 
 UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
@@ -184,7 +186,10 @@ def load_digits(root: Path, split: Split) -> Digits:
     Raises:
         SourceError: a file is missing or damaged, or pictures and labels do not belong together.
     """
-    pictures_path = _find(root, f"{_FILES[split]}-images-idx3-ubyte")
+    name = f"{_FILES[split]}-images-idx3-ubyte"
+    pictures_path = _find(root, name)
+    if not is_file(pictures_path) and (below := lies_below(root, lambda path: is_file(_find(path, name)))):
+        raise SourceError(f"{root} holds no {name}{below}")
     labels_path = _find(root, f"{_FILES[split]}-labels-idx1-ubyte")
     pictures, labels = read_idx(pictures_path, 3), read_idx(labels_path, 1)
     if pictures.shape[1:] != (SIDE, SIDE):

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import SourceError
-from engines.frames import decode_bytes, decode_file
+from engines.tools.pictures import is_file, is_folder, listed, read_ids, read_picture, require_known_ids
+from training.data.nesting import lies_below
 from training.files import write_file
 
 UInt8 = NDArray[np.uint8]
@@ -55,9 +56,6 @@ Part = Literal["fit", "dev", "val"]
 Split = Literal["fit", "dev", "train", "val"]
 Partition = Mapping[str, Part]
 """Which part each picture belongs to, by its name."""
-
-_SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"\x89PNG": "PNG", b"BM": "BMP", b"RIFF": "WebP"}
-_END_OF_JPEG = b"\xff\xd9"
 
 
 @dataclass(frozen=True)
@@ -104,14 +102,15 @@ def list_pets(root: Path, say: Callable[[str], None] = print) -> list[Pet]:
         SourceError: `root` is not the set, or holds no picture of it.
     """
     images, annotations = root / "images", root / "annotations"
-    if not images.is_dir() or not annotations.is_dir():
-        absent = images if not images.is_dir() else annotations
-        raise SourceError(
-            f"{root} is not the Oxford-IIIT Pet set: it has no folder {absent.name}/; unpack images.tar.gz and "
-            "annotations.tar.gz there"
-        )
+    if not is_folder(images) or not is_folder(annotations):
+        absent = images if not is_folder(images) else annotations
+        below = lies_below(root, lambda path: all(is_folder(path / part) for part in ("images", "annotations")))
+        mend = below or "; unpack images.tar.gz and annotations.tar.gz there"
+        raise SourceError(f"{root} is not the Oxford-IIIT Pet set: it has no folder {absent.name}/{mend}")
     pets = []
-    for path in sorted(images.glob("*.jpg")):
+    for path in listed(images):
+        if path.suffix.lower() != ".jpg":
+            continue
         breed = path.stem.rpartition("_")[0]
         if breed not in BREEDS:
             say(f"{path} is left out: its name does not begin with one of the set's 37 breeds")
@@ -120,7 +119,7 @@ def list_pets(root: Path, say: Callable[[str], None] = print) -> list[Pet]:
         if complaint:
             say(complaint)
         trimap = annotations / "trimaps" / f"{path.stem}.png"
-        pets.append(Pet(path.stem, BREEDS.index(breed), path, box, trimap if trimap.exists() else None))
+        pets.append(Pet(path.stem, BREEDS.index(breed), path, box, trimap if is_file(trimap) else None))
     if not pets:
         raise SourceError(f"{images} holds no picture named after a breed, such as Abyssinian_1.jpg; is it the set?")
     for sentence in compare_lists(annotations, {pet.name for pet in pets}):
@@ -136,9 +135,9 @@ def read_box(path: Path) -> tuple[tuple[int, int, int, int] | None, str | None]:
     Returns:
         The box, or None where the file is missing or holds none; and what is wrong with the file, or None.
     """
-    if not path.exists():
-        return None, None
     try:
+        if not path.exists():
+            return None, None
         objects = ET.parse(path).getroot().findall("object")  # noqa: S314 - a local file of a known set; expat is bounded
         boxes = [
             (number("xmin") - 1, number("ymin") - 1, number("xmax"), number("ymax"))
@@ -172,10 +171,15 @@ def compare_lists(annotations: Path, present: Collection[str]) -> list[str]:
     """
     sentences, listed = [], set[str]()
     for path in (annotations / name for name in ("list.txt", "trainval.txt", "test.txt")):
-        if not path.exists():
+        try:
+            lines = path.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            sentences.append(f"{path} cannot be read ({error.strerror}) and is passed over")
             continue
         absent, wrong = [], []
-        for line in path.read_text(errors="replace").splitlines():
+        for line in lines:
             if not line.strip() or line.startswith("#"):
                 continue
             name, *rest = line.split()
@@ -197,30 +201,13 @@ def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
 
-def file_format(data: bytes) -> str:
-    """What a picture file is by its first bytes, whatever its name says: `JPEG`, `GIF` …, or `no picture`."""
-    return next((name for start, name in _SIGNATURES.items() if data.startswith(start)), "no picture")
-
-
-def read_picture(path: Path) -> UInt8:
-    """A picture by its content, not its suffix, as (H, W, 3) uint8 RGB; transparency is dropped, of a GIF the first
-    frame is taken, and it is not turned: boxes and trimaps are drawn on the pixels as they are stored.
+def read_photo(pet: Pet) -> UInt8:
+    """Its picture, (H, W, 3) uint8 RGB, not turned: boxes and trimaps are drawn on the pixels as they are stored.
 
     Raises:
-        SourceError: the file cannot be read, is no picture or was cut off.
+        SourceError: see `engines.tools.pictures.read_picture`.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read ({error.strerror})") from None
-    kind = file_format(data)
-    # OpenCV fills up what is missing of a JPEG that was cut off, and says so only on standard error.
-    whole = bool(data) and (kind != "JPEG" or data.rfind(_END_OF_JPEG) >= len(data) // 2)
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    picture = decode_bytes(data, flags) if whole else None
-    if picture is None:
-        raise SourceError(f"{path} is not a whole picture ({kind}); fetch it again, or leave it out with --skip-broken")
-    return np.asarray(picture, np.uint8)
+    return read_picture(pet.image, upright=False)
 
 
 def read_trimap(path: Path) -> UInt8:
@@ -229,13 +216,9 @@ def read_trimap(path: Path) -> UInt8:
     Raises:
         SourceError: the file cannot be read, or holds other values.
     """
-    trimap = decode_file(path, cv2.IMREAD_GRAYSCALE)
-    if trimap is None or not np.isin(trimap, (1, 2, 3)).all():
-        raise SourceError(
-            f"{path} is not a trimap: wanted is a PNG of the values 1 (pet), 2 (background) and 3 (border); fetch it "
-            "again, or leave it out with --skip-broken"
-        )
-    return np.asarray(trimap, np.uint8)
+    trimap = read_ids(path)
+    require_known_ids(path, trimap, (1, 2, 3), "it is not a trimap, which has 1 (pet), 2 (background) and 3 (border)")
+    return trimap
 
 
 def box_inside(box: tuple[int, int, int, int], height: int, width: int) -> tuple[Float32 | None, bool]:
@@ -398,7 +381,7 @@ def load_pets(
     for pet in chosen:
         place = len(kept)
         try:
-            photo = read_picture(pet.image)
+            photo = read_photo(pet)
             if masks is not None and pet.trimap is not None:
                 masks[place] = squash(read_trimap(pet.trimap), height, width, cv2.INTER_NEAREST_EXACT)
         except SourceError as error:

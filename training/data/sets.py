@@ -1,6 +1,6 @@
 """Data sets as `roadlens data` meets them: one module each, found by its file name and asked about a folder.
 
-The face of a data set is the module `training/data/<set>_inspection.py`, or any other module with the same names,
+The face of a data set is the module `training/data/inspection/<set>.py`, or any other module with the same names,
 given as the path that Python imports it by.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from engines.errors import SourceError, UsageError
 from engines.settings import nearest
-
-_SUFFIX = "_inspection"
+from engines.tools.pictures import is_folder, listed
+from training.data.nesting import lies_below
 
 
 class Inspection(Protocol):
@@ -35,7 +35,9 @@ class Inspection(Protocol):
 
 class DataSet(Protocol):
     """What a data set's module holds. `fetch(folder) -> Path` is one more function where it can be downloaded,
-    `publish_split(folder, path, seed) -> dict[str, int]` one where the parts are ours to choose."""
+    `publish_split(folder, path, seed) -> dict[str, int]` one where the parts are ours to choose. A set
+    that is one among many of its form has `GENERAL = True`: another that knows a folder for its own goes before it.
+    One whose layout others may have, too, has `LIKE_OTHERS = True`, and is not looked for in folders below."""
 
     NAME: str
     """What the command line calls it."""
@@ -58,12 +60,11 @@ class DataSet(Protocol):
 
 def data_sets() -> dict[str, DataSet]:
     """The data sets of the house, by name."""
-    import training.data
+    import training.data.inspection as faces
 
     found = [
-        cast("DataSet", importlib.import_module(f"training.data.{module.name}"))
-        for module in pkgutil.iter_modules(training.data.__path__)
-        if module.name.endswith(_SUFFIX)
+        cast("DataSet", importlib.import_module(f"{faces.__name__}.{module.name}"))
+        for module in pkgutil.iter_modules(faces.__path__)
     ]
     return {data_set.NAME: data_set for data_set in found}
 
@@ -81,18 +82,40 @@ def data_set_in(folder: Path, name: str | None = None) -> DataSet:
     """
     if name is not None:
         return named(name)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise SourceError(f"there is no folder {folder}; give the folder of a data set")
+    listed(folder)  # what cannot be read is said, and not taken for empty
     known = data_sets()
-    found = [data_set for data_set in known.values() if data_set.recognises(folder)]
+    general = [data_set for data_set in known.values() if getattr(data_set, "GENERAL", False)]
+    special = [data_set for data_set in known.values() if data_set not in general]
+    found = _knowing(folder, special)
+    if not found:
+        # Unpacked a folder too deep, a set would else be taken for anybody's pictures with labels.
+        clear = [data_set for data_set in special if not getattr(data_set, "LIKE_OTHERS", False)]
+        if below := lies_below(folder, lambda path: bool(_knowing(path, clear))):
+            raise SourceError(f"{folder} is none of the data sets that are known ({', '.join(known)}){below}")
+        found = _knowing(folder, general)
     if len(found) == 1:
         return found[0]
     if not found:
+        below = lies_below(folder, lambda path: bool(_knowing(path, known.values())))
         raise SourceError(
-            f"{folder} is none of the data sets that are known ({', '.join(known)}); give the folder that holds one, "
-            "or say with --set which one it is"
+            f"{folder} is none of the data sets that are known ({', '.join(known)})"
+            + (below or "; give the folder that holds one, or say with --set which one it is")
         )
     raise SourceError(f"{folder} may be {' or '.join(s.NAME for s in found)}; say with --set which one it is")
+
+
+def _knowing(folder: Path, known: Iterable[DataSet]) -> list[DataSet]:
+    """The sets that know a folder for their own.
+
+    Raises:
+        SourceError: a folder in it cannot be read.
+    """
+    try:
+        return [data_set for data_set in known if data_set.recognises(folder)]
+    except OSError as error:
+        raise SourceError(f"{error.filename or folder} cannot be read ({error.strerror}); mend its rights") from None
 
 
 def named(name: str) -> DataSet:

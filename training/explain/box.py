@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.settings import read_yaml
-from training.explain.methods import Heat, Method
+from training.explain.heat.methods import Heat, Method
 
 Box = NDArray[np.float32]
 """(4,) float32: x0, y0, x1, y1 as fractions of the picture, right and bottom exclusive."""

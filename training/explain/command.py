@@ -5,17 +5,23 @@ Only typer is imported here; torch and OpenCV are loaded by the command that nee
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from engines.claims import keep_apart
+from engines.commands.idle import refuse_idle
 from engines.errors import UsageError
 
 if TYPE_CHECKING:
     from training.data.oxford_pet import Pets
+    from training.explain.box import BoxRule, ChosenRule
     from training.explain.explanation import UInt8
+    from training.explain.heat.methods import Method
     from training.explain.targets import Region
 
 Model = Annotated[
@@ -40,6 +46,7 @@ MethodName = Literal["gradient", "smoothgrad", "gradcam", "occlusion"]
 
 
 def explain(
+    context: typer.Context,
     model: Model,
     image: Annotated[Path | None, typer.Argument(help="The picture; or give --video and --at.")] = None,
     target: Annotated[
@@ -69,27 +76,22 @@ def explain(
     size: Size = None,
 ) -> None:
     """Show where in a picture a network sees what it says, as a heat map and a box fitted to it."""
+    _refuse_of_other_methods(context, [method])
     _need_captum("explain")
+    keep_apart([output, arrays], [Path(model), image, video, Path(weights) if weights else None])
     picture = _picture(image, video, at)  # before torch is loaded: a wrong path is said at once
     where = None if region is None else _parse_region(region)
 
-    import msgspec
-
-    from training.explain.box import BoxRule, stored_rules
     from training.explain.explanation import explain as run
     from training.explain.explanation import write_arrays
-    from training.explain.occlusion import Occlusion
-    from training.explain.opening import open_network
+    from training.explain.heat.occlusion import Occlusion
+    from training.explain.networks.opening import open_network
     from training.explain.panels import draw_panels
     from training.files import write_picture
 
-    chosen = stored_rules().get(method)
-    rule = BoxRule() if chosen is None else chosen.rule
-    if threshold is not None:
-        rule = msgspec.structs.replace(rule, threshold=threshold)
     network = open_network(model, weights, normalisation, size)
     explanation = run(
-        network, picture, method, rule, target=target, scale=score, region=where, layer=layer,
+        network, picture, method, _rule(method, threshold), target=target, scale=score, region=where, layer=layer,
         occlusion=Occlusion(window, stride),
     )  # fmt: skip
     write_picture(output, draw_panels(explanation))
@@ -100,9 +102,10 @@ def explain(
 
 
 def explain_eval(
+    context: typer.Context,
     model: Model,
     data: Annotated[Path, typer.Option("--data", help="Folder of the Oxford-IIIT Pet set (images/, annotations/).")],
-    method: Annotated[list[str] | None, typer.Option(help="May be given several times. All if left out.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="All if left out. Repeatable.")] = None,
     split: Annotated[Literal["val", "dev", "fit"], typer.Option(help="Whose pictures are reported.")] = "val",
     chosen_on: Annotated[
         Literal["dev", "fit", "train"], typer.Option(help="Whose pictures the box rules are chosen on.")
@@ -127,49 +130,25 @@ def explain_eval(
     ] = None,
 ) -> None:
     """Score heat maps on pets: pointing game, boxes, masks, insertion and deletion, weight randomisation."""
+    _refuse_of_other_methods(context, method or ["gradcam", "occlusion"])
     _need_captum("explain-eval")
     import msgspec
 
-    from training.data.oxford_pet import load_pets
-    from training.explain.box import stored_rules
-    from training.explain.evaluation import Options, choose_rules, evaluate, with_boxes
-    from training.explain.methods import METHODS
-    from training.explain.occlusion import Occlusion
-    from training.explain.opening import open_network
+    from training.explain.evaluation import Options, choose_rules, evaluate
+    from training.explain.heat.occlusion import Occlusion
+    from training.explain.networks.opening import open_network
     from training.files import write_file
 
-    if split == chosen_on or (chosen_on == "train" and split != "val"):
-        raise UsageError(
-            f"--split {split} and --chosen-on {chosen_on} share pictures; the box rules must come from others"
-        )
-    # typer takes no list of literals.
-    if strange := [name for name in method or () if name not in METHODS]:
-        raise UsageError(f"there is no method {strange[0]}; there are {', '.join(METHODS)}")
+    _require_apart(split, chosen_on)
+    methods = _methods(method)
     network = open_network(model, weights, normalisation, size)
     options = Options(
-        [name for name in METHODS if method is None or name in method],
-        Occlusion(window, stride),
-        target,
-        layer,
-        spoilt_steps=4 if sanity else 0,
-        spoilt_pictures=sanity,
+        methods, Occlusion(window, stride), target, layer, spoilt_steps=4 if sanity else 0, spoilt_pictures=sanity
     )
-
-    seed, split_file = _division(model)
-
-    def load(part: Literal["val", "dev", "fit", "train"]) -> Pets:
-        pets = load_pets(
-            data, part, network.height, network.width, seed=seed, split_file=split_file, trimaps=True, skip_broken=True,
-            say=_complain,
-        )  # fmt: skip
-        return with_boxes(pets, limit)
-
+    load = partial(_boxed_pets, data, network.height, network.width, _division(model), limit)
     aside = load(chosen_on)
-    if rules is not None and rules.is_file():
-        chosen = stored_rules(rules)
-        if absent := [name for name in options.methods if name not in chosen]:
-            raise UsageError(f"{rules} has no rule for {absent[0]}; leave --rules out, or give a file that has it")
-    else:
+    chosen = _given_rules(rules, methods)
+    if chosen is None:
         chosen = choose_rules(network, aside, chosen_on, options, _complain)
         if rules is not None:
             write_file(rules, msgspec.yaml.encode(chosen))
@@ -181,12 +160,62 @@ def explain_eval(
     typer.echo(text.decode() if as_json else result.markdown())
 
 
+def _refuse_of_other_methods(context: typer.Context, methods: Sequence[str]) -> None:
+    if "occlusion" not in methods:
+        refuse_idle(context, "is of the method occlusion, which is not asked for", "window", "stride")
+    if "gradcam" not in methods:
+        refuse_idle(context, "is of the method gradcam, which is not asked for", "layer")
+
+
+def _require_apart(split: str, chosen_on: str) -> None:
+    if split == chosen_on or (chosen_on == "train" and split != "val"):
+        raise UsageError(
+            f"--split {split} and --chosen-on {chosen_on} share pictures; the box rules must come from others"
+        )
+
+
+def _boxed_pets(
+    folder: Path, height: int, width: int, division: tuple[int, Path | None], limit: int | None,
+    part: Literal["val", "dev", "fit", "train"],
+) -> Pets:  # fmt: skip
+    """Pets with boxes at the size of a network, at most `limit` of a part."""
+    from training.data.oxford_pet import load_pets
+    from training.explain.evaluation import with_boxes
+
+    seed, split_file = division
+    pets = load_pets(
+        folder, part, height, width, seed=seed, split_file=split_file, trimaps=True, skip_broken=True, say=_complain
+    )
+    return with_boxes(pets, limit)
+
+
+def _methods(names: list[str] | None) -> list[Method]:
+    """Those that were asked for, in the order of the house; all if none was. Typer takes no list of literals."""
+    from training.explain.heat.methods import METHODS
+
+    if strange := [name for name in names or () if name not in METHODS]:
+        raise UsageError(f"there is no method {strange[0]}; there are {', '.join(METHODS)}")
+    return [name for name in METHODS if names is None or name in names]
+
+
+def _given_rules(path: Path | None, methods: list[Method]) -> dict[Method, ChosenRule] | None:
+    """The box rules of a file; None where there is none."""
+    from training.explain.box import stored_rules
+
+    if path is None or not path.is_file():
+        return None
+    given = stored_rules(path)
+    if absent := [name for name in methods if name not in given]:
+        raise UsageError(f"{path} has no rule for {absent[0]}; leave --rules out, or give a file that has it")
+    return given
+
+
 def _division(model: str) -> tuple[int, Path | None]:
     """Seed and list by which the recipe of a model divides the pets: what it was trained on is not to be scored."""
     from engines import bundled
     from engines.spec import read_spec
     from training.checkpoint import stored_recipe
-    from training.evaluation import stated_recipe
+    from training.evaluation.opening import stated_recipe
     from training.recipe import Recipe
 
     recipe: Recipe | None = None
@@ -209,13 +238,25 @@ def _need_captum(command: str) -> None:
     if missing:
         raise UsageError(
             f"`roadlens {command}` needs libraries that are not installed ({', '.join(missing)}); "
-            f"install them with: pip install 'roadlens[train]'"
+            f"install them with: pip install '.[train]'"
         )
+
+
+def _rule(method: Method, threshold: float | None) -> BoxRule:
+    """The rule chosen for a method, with another threshold if one is given."""
+    import msgspec
+
+    from training.explain.box import BoxRule, stored_rules
+
+    chosen = stored_rules().get(method)
+    rule = BoxRule() if chosen is None else chosen.rule
+    return rule if threshold is None else msgspec.structs.replace(rule, threshold=threshold)
 
 
 def _picture(image: Path | None, video: Path | None, at: str | None) -> UInt8:
     from engines.errors import SourceError
-    from engines.frames import read_frame_at, read_image
+    from engines.tools.frames import read_frame_at
+    from engines.tools.pictures import read_picture
 
     if (image is None) == (video is None):
         raise UsageError("give one thing to explain: a picture, or --video FILE with --at 12.4s")
@@ -225,7 +266,7 @@ def _picture(image: Path | None, video: Path | None, at: str | None) -> UInt8:
             raise UsageError(f"--at {at} is for --video; {image} is a picture")
         if not image.is_file():
             raise SourceError(f"there is no picture {image}; give the path of one")
-        return read_image(image)
+        return read_picture(image)
     if at is None:
         raise UsageError(f"say which frame of {video} with --at, such as --at 12.4s")
     return read_frame_at(video, _parse_time(at))

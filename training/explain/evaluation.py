@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from engines.errors import SourceError
 from training.data.oxford_pet import BREEDS, SPECIES, Pets
 from training.explain.box import ChosenRule, box_iou, choose_rule, fit_box
-from training.explain.methods import Method, heat_map
-from training.explain.network import Network, to_tensor
-from training.explain.occlusion import Occlusion
+from training.explain.heat.methods import Method, heat_map
+from training.explain.heat.occlusion import Occlusion
+from training.explain.networks.network import Network, to_tensor
 from training.explain.randomisation import randomise
 from training.explain.scores import (
     best_box_ious,

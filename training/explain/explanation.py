@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from engines.squash import squash
 from training.explain.box import Box, BoxRule, evidence, fit_box
-from training.explain.methods import Heat, Method, heat_map
-from training.explain.network import Network, to_tensor
-from training.explain.occlusion import Occlusion
-from training.explain.panels import boxed, colour, laid_over
+from training.explain.heat.methods import Heat, Method, heat_map
+from training.explain.heat.occlusion import Occlusion
+from training.explain.networks.network import Network, to_tensor
+from training.explain.painting import boxed, colour, laid_over
 from training.explain.targets import Region, Scale, choose_target
 from training.files import write_file
 
@@ -34,7 +34,7 @@ class Explanation:
         score: the target's value for this picture, a logit, a probability or a coordinate.
         picture: (h, w, 3) uint8 RGB, as given.
         network_input: (H, W, 3) uint8 RGB, the whole picture squashed to the network's size.
-        heat: (H, W) float32, see `training.explain.methods.heat_map`.
+        heat: (H, W) float32, see `training.explain.heat.methods.heat_map`.
         rule: by which the box was fitted.
         box: (4,) float32 xyxy fractions of the picture; None where no pixel speaks for the target.
     """

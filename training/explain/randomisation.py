@@ -18,9 +18,9 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.functional.regression import spearman_corrcoef
 
 from training.explain.box import evidence
-from training.explain.methods import Heat, Method, heat_map
-from training.explain.network import Network
-from training.explain.occlusion import Occlusion
+from training.explain.heat.methods import Heat, Method, heat_map
+from training.explain.heat.occlusion import Occlusion
+from training.explain.networks.network import Network
 from training.explain.targets import Target
 
 

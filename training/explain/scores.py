@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.explain.box import Box, box_iou, components, evidence
-from training.explain.methods import Heat
-from training.explain.network import Network
+from training.explain.heat.methods import Heat
+from training.explain.networks.network import Network
 from training.explain.targets import Target
 
 Mask = NDArray[np.bool_]

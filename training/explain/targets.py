@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engines.errors import UsageError
 from engines.settings import nearest
-from training.explain.network import Answers, Head, Network
+from training.explain.networks.network import Answers, Head, Network, logits, probabilities
 
 Scale = Literal["logit", "probability"]
 Region = tuple[float, float, float, float]
@@ -30,6 +30,7 @@ class Target:
             gradient fades where the network is sure, and mixes in what speaks for the other classes), or after the
             sigmoid of a presence. A coordinate is a fraction of the picture, whatever is chosen.
         pixels: of a head of pixels: (H, W) bool, the score is the mean over these.
+        squashed: of classes: whether the network gives probabilities already, see `Head`.
     """
 
     head: str
@@ -38,14 +39,15 @@ class Target:
     scale: Scale
     kind: Literal["class", "pixels", "presence", "coordinates"]
     pixels: Tensor | None = None
+    squashed: bool | None = None
 
     def score(self, answers: Answers) -> Tensor:
         """(N,): the number for each picture."""
         values = answers[self.head]
-        if self.scale == "probability" and self.kind == "presence":
+        if self.kind == "presence" and self.scale == "probability":
             values = values.sigmoid()
-        elif self.scale == "probability" and self.kind != "coordinates":
-            values = values.softmax(1)
+        elif self.kind in ("class", "pixels"):
+            values = (probabilities if self.scale == "probability" else logits)(values, self.squashed)
         chosen = values[:, self.index]
         return chosen if self.pixels is None else chosen[:, self.pixels.to(chosen.device)].mean(1)
 
@@ -79,7 +81,8 @@ def choose_target(
     if kind != "pixels":
         if region is not None:
             raise UsageError(f"--region is for segmenters, and {name} of {network.name} is no class of pixels")
-        return Target(head, index, name if len(network.heads) == 1 else f"{head} {name}", scale, kind)
+        label = name if len(network.heads) == 1 else f"{head} {name}"
+        return Target(head, index, label, scale, kind, squashed=network.heads[head].squashed)
     predicted = answers[head][0].argmax(0) == index
     pixels = predicted if region is None else region_mask(region, network.height, network.width)
     if not pixels.any():
@@ -88,7 +91,7 @@ def choose_target(
             f"another target"
         )
     where = "where predicted" if region is None else "in {:g},{:g},{:g},{:g}".format(*region)
-    return Target(head, index, f"{name} {where}", scale, kind, pixels)
+    return Target(head, index, f"{name} {where}", scale, kind, pixels, network.heads[head].squashed)
 
 
 def region_mask(region: Region, height: int, width: int) -> Tensor:

@@ -1,23 +1,23 @@
 """`roadlens report`: models measured side by side, as one HTML page that needs no network, and the README's table.
 
-A section a task and data set; a task may bring its own, see `training.task.Task.section`.
+A section a task and data set; `SECTIONS` says which kinds of evaluation have one of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Any
 
-from engines.benchmark import Benchmark
 from engines.errors import OutputError
 from training.files import write_file
+from training.metrics.segmentation import SegmentationEvaluation
 from training.report.measuring import COLORS, Measured, measure_model
-from training.report.subject import Subject, folders_by_model, open_subjects
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-    from markupsafe import Markup
+from training.report.scores import ScoresSection, scores_section
+from training.report.section import Section
+from training.report.segmentation import SegmentationSection, segmentation_section
+from training.report.subject import Subject, folders_by_model, on_folder, open_subjects
+from training.results import Evaluation
 
 __all__ = ["Section", "around_table", "insert_table", "measure", "write_page"]
 
@@ -26,35 +26,10 @@ BEGIN = "<!-- models: written by `roadlens report --readme`, not by hand -->"
 
 END = "<!-- end of models -->"
 
-
-class Section(Protocol):
-    """What one task adds to a report, measured and ready to be written."""
-
-    @property
-    def title(self) -> str: ...
-
-    @property
-    def anchor(self) -> str:
-        """Its place in the page."""
-        ...
-
-    @property
-    def models(self) -> tuple[Measured, ...]:
-        """What it is about."""
-        ...
-
-    @property
-    def speeds(self) -> tuple[Benchmark, ...]:
-        """What its milliseconds were measured on."""
-        ...
-
-    def html(self, environment: Environment) -> Markup:
-        """The section, without its heading."""
-        ...
-
-    def markdown(self) -> str:
-        """Its table for a README."""
-        ...
+SECTIONS: dict[type[Evaluation], Callable[[Sequence[Measured], Any, str], Section]] = {
+    SegmentationEvaluation: segmentation_section,
+}
+"""Sections by the kind of evaluation of a task; all other kinds get `scores_section`."""
 
 
 def measure(
@@ -82,6 +57,7 @@ def measure(
     """
     subjects = open_subjects(models, runs or {})
     folders = folders_by_model(subjects, {"": data} if isinstance(data, Path) else data)
+    subjects = [on_folder(subject, folder) for subject, folder in zip(subjects, folders, strict=True)]
     groups: dict[tuple[str, object, Path], list[Subject]] = {}
     for subject, folder in zip(subjects, folders, strict=True):
         groups.setdefault((subject.task.recipe.task, subject.task.data_choice(), folder), []).append(subject)
@@ -93,7 +69,8 @@ def measure(
         size = (first.height, first.width)
         samples = first.task.load(folder, part, size=size, cache=cache, skip_broken=skip_broken, say=say)
         measured = [measure_model(s, i % COLORS, samples, part, seconds, say) for i, s in enumerate(group)]
-        sections.append(first.task.section(measured, samples, part))
+        make = SECTIONS.get(first.task.evaluation_type(), scores_section)
+        sections.append(make(measured, samples, part))
     return sections
 
 
@@ -133,9 +110,30 @@ def insert_table(sections: Sequence[Section], path: Path) -> None:
         OutputError: the file cannot be read or written, or has not both marks.
     """
     before, after = around_table(path)
-    write_file(path, f"{before}{BEGIN}\n{table(sections)}{END}{after}".encode())
+    write_file(path, f"{before}{BEGIN}\n{table_of_models(sections)}{END}{after}".encode())
 
 
 def table(sections: Sequence[Section]) -> str:
-    """The tables of all sections, for a README."""
+    """The tables of all sections, in Markdown."""
     return "\n".join(section.markdown() for section in sections)
+
+
+def table_of_models(sections: Sequence[Section]) -> str:
+    """The same for a README: models that give a class map stand in one table, whatever else they give."""
+    segmenters = next((section for section in sections if isinstance(section, SegmentationSection)), None)
+    if segmenters is None:
+        return table(sections)
+    others = [section for section in sections if section is not segmenters]
+    joined = [section for section in others if _on_the_same(section, segmenters)]
+    also = [model for section in joined for model in section.models]
+    left = table([section for section in others if section not in joined])
+    return "\n".join(filter(None, (segmenters.markdown(also), left)))
+
+
+def _on_the_same(section: Section, segmenters: SegmentationSection) -> bool:
+    """Whether the class maps of all its models were scored on the segmenters' pictures."""
+    return (
+        isinstance(section, ScoresSection)
+        and (section.split, section.pictures) == (segmenters.split, segmenters.pictures)
+        and all("mean_iou" in model.shown.evaluation.headline() for model in section.models)
+    )

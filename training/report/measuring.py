@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.benchmark import Benchmark, Row, benchmark
 from engines.engine import Precision
-from training.evaluation import Evaluation, Label, measure, open_predictor
+from engines.tools.benchmark import Benchmark, Row, benchmark
+from training.evaluation.opening import open_predictor
+from training.evaluation.predictor import measure
 from training.report.subject import Subject
+from training.results import Evaluation, Label
 from training.task import Outputs, Samples
 
 COLORS = 6

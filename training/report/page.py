@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from training.figures import in_words
 
 if TYPE_CHECKING:
-    from training.report import Section
+    from training.report.section import Section
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import UsageError
-from training.recipe import Recipe, read_recipe
+from training.catalogue import read_recipe
+from training.recipe import Recipe
 
 Points = tuple[tuple[float, float], ...]
 
@@ -52,11 +54,12 @@ def read_run(folder: Path) -> Run:
         try:
             record = json.loads(line)
             step = float(record["step"])
-            figures = {key: float(value) for key, value in record.items()}
+            given = {key: float(value) for key, value in record.items() if value is not None}
         except (ValueError, TypeError, KeyError, AttributeError):
             if number == len(lines):
                 break  # a run that is going on, or was killed, may have written half of its last line
             raise UsageError(f"{path}, line {number} is not a line of a run's journal; give the run's folder") from None
+        figures = {key: value for key, value in given.items() if math.isfinite(value)}  # NaN in journals of before
         if "loss" in figures:
             loss.append((step, figures["loss"]))
         if "images_per_second" in figures:

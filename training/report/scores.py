@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.benchmark import Benchmark
+from engines.tools.benchmark import Benchmark
 from training.figures import in_words
 from training.report.curves import curves
 from training.report.measuring import Measured, best_and_worst, milliseconds, predict_again

@@ -10,16 +10,22 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.benchmark import Benchmark
 from engines.classes import CITYSCAPES_CLASSES, IGNORE
+from engines.tools.benchmark import Benchmark
 from training.data.cityscapes_pairs import Pairs
-from training.evaluation import Interval
-from training.mask_metrics import at_size_of
+from training.metrics.masks import at_size_of
+from training.metrics.segmentation import (
+    PROTOCOL,
+    Scores,
+    SegmentationEvaluation,
+    confusions_of,
+    mean_iou_difference,
+)
 from training.report.charts import Mark, axis, scatter_chart
 from training.report.curves import curves
 from training.report.measuring import PICTURES, Measured, Variant, best_and_worst, milliseconds, predict_again
 from training.report.pictures import data_url
-from training.segmentation_metrics import PROTOCOL, Scores, SegmentationEvaluation, mean_iou_difference
+from training.results import Interval
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -65,6 +71,11 @@ class SegmentationSection:
         """What the milliseconds were measured on."""
         return tuple(model.speed for model in self.models if model.speed is not None)
 
+    @property
+    def names(self) -> list[str]:
+        """The figures of the table: those that any of the models has."""
+        return list(dict.fromkeys(name for model in self.models for name in model.shown.evaluation.headline()))
+
     def html(self, environment: Environment) -> Markup:
         """The section as HTML."""
         from markupsafe import Markup
@@ -78,18 +89,23 @@ class SegmentationSection:
         )  # fmt: skip
         return Markup(text)  # noqa: S704  # rendered by a template that escapes what it is given
 
-    def markdown(self) -> str:
-        """The table of models for a README, and what its figures mean."""
-        order = [p for p in ("fp32", "bf16", "int8") if any(p == v.precision for m in self.models for v in m.variants)]
+    def markdown(self, also: Sequence[Measured] = ()) -> str:
+        """The table of models for a README, and what its figures mean.
+
+        Args:
+            also: models of other tasks, measured on the same pictures, whose evaluations have `mean_iou`, too.
+        """
+        models = (*self.models, *also)
+        order = [p for p in ("fp32", "bf16", "int8") if any(p == v.precision for m in models for v in m.variants)]
         shown = " / ".join(order)
         lines = [
             f"| model | recipe | input | parameters | mIoU {shown} | ms a frame {shown} | ONNX Runtime fp32 | card |",
             "|---|---|---|---|---|---|---|---|",
         ]
-        for model in self.models:
+        for model in models:
             by_name = {variant.precision: variant for variant in model.variants}
             subject = model.subject
-            scores = " / ".join(f"{scored(by_name[p]).mean_iou:.3f}" if p in by_name else "–" for p in order)
+            scores = " / ".join(_mean_iou(by_name[p]) if p in by_name else "–" for p in order)
             speeds = " / ".join(milliseconds(by_name[p].row) if p in by_name else "–" for p in order)
             rival = "–" if model.rival_ms is None else f"{model.rival_ms:.1f} ms"
             card = f"[card](engines/bundled/{subject.label}.md)" if subject.bundled else "–"
@@ -98,12 +114,12 @@ class SegmentationSection:
                 f"{subject.parameters / 1e6:.1f} M | {scores} | {speeds} | {rival} | {card} |"
             )
         lines += ["", f"mIoU: {self.pictures} pictures of `{self.split}`, {self.protocol}."]
-        if self.speeds:
-            speed = self.speeds[0]
+        if timed := [model.speed for model in models if model.speed is not None]:
+            speed = timed[0]
             lines.append(
                 f"Milliseconds: median latency of one picture on {speed.cores} cores of {speed.device.strip()}, all "
                 f"precisions and ONNX Runtime in turn in one run, {speed.measured_at[:10]}, load "
-                f"{max(s.load for s in self.speeds):.1f} before."
+                f"{max(s.load for s in timed):.1f} before."
             )
         return "\n".join(lines) + "\n"
 
@@ -133,7 +149,7 @@ def segmentation_section(models: Sequence[Measured], pairs: Pairs, split: str) -
 
 def matrices(variant: Variant) -> NDArray[np.int64]:
     """(N, C, C) confusion counts of every labelled pixel, picture by picture."""
-    counts: NDArray[np.int64] = variant.rows[:, 0]
+    counts: NDArray[np.int64] = confusions_of(variant.rows)[:, 0]
     return counts
 
 
@@ -141,6 +157,11 @@ def scored(variant: Variant) -> SegmentationEvaluation:
     """Its evaluation, which is that of a segmenter."""
     assert isinstance(variant.evaluation, SegmentationEvaluation)
     return variant.evaluation
+
+
+def _mean_iou(variant: Variant) -> str:
+    found = variant.evaluation.headline()["mean_iou"].value
+    return "–" if found is None else f"{found:.3f}"
 
 
 def _class_maps(model: Measured, pairs: Pairs, indices: Sequence[int]) -> list[UInt8]:

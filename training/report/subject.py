@@ -13,9 +13,10 @@ from engines.engine import Precision
 from engines.errors import UsageError
 from engines.settings import nearest
 from engines.spec import read_spec
-from training.evaluation import AnyTask, stated_recipe, task_of_file
+from training.catalogue import open_task
+from training.evaluation.opening import stated_recipe, task_of_file, task_there
 from training.report.runs import JOURNAL, Run, read_run
-from training.task import open_task
+from training.task import AnyTask
 
 if TYPE_CHECKING:
     import onnx
@@ -106,6 +107,17 @@ def folders_by_model(subjects: Sequence[Subject], data: Mapping[str, Path]) -> l
                 f"{subject.given} has no data to be scored on; add --data FOLDER for all models without one"
             )
     return [folder for folder in found if folder is not None]
+
+
+def on_folder(subject: Subject, folder: Path) -> Subject:
+    """The model as it is scored on a folder: on labelled pictures of somebody's by what its classes are there.
+
+    Raises:
+        UsageError: it says nothing of the kind of the truth.
+    """
+    if subject.is_checkpoint:
+        return subject
+    return replace(subject, task=task_there(subject.task, read_spec(subject.path), folder))
 
 
 def _unknown(option: str, name: str, known: Sequence[str]) -> UsageError:

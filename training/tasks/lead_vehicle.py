@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.classes import ClassInfo
-from engines.errors import UsageError
+from engines.errors import SourceError, UsageError
 from engines.spec import Metric, ModelSpec
-from training.box_metrics import average_precision, paired_iou
 from training.data.augmentation import random_photometry
 from training.data.cityscapes_pairs import Split
 from training.data.lead_vehicle import LARGEST_ZOOM, LeadVehicles, large_enough, load_lead_vehicles
+from training.metrics.boxes import average_precision, paired_iou, yes_accuracy
+from training.metrics.calibration import calibration_error, confidence_counts
 from training.recipe import Augmentation, EncoderName, EncoderRecipe, Positive, Rate, Share
 from training.task import EncoderTask, Outputs, View
 
@@ -162,10 +163,12 @@ class LeadVehicle(EncoderTask[LeadVehicleRecipe, "Localizer", LeadVehicles]):
         return load_lead_vehicles(folder, part, height, width, cache, skip_broken=skip_broken, say=say)
 
     def views(self, fit: LeadVehicles) -> View:
+        if not fit.present.any():
+            raise SourceError(f"{self.recipe.split} shows no vehicle ahead: there is no box to learn; give more data")
         return LeadVehicleViews(fit, self.recipe.share_present, self.recipe.augmentation)
 
     def loss(self, model: Localizer, batch: tuple[Tensor, ...], step: int) -> Tensor:  # noqa: ARG002 - the interface
-        from training.box_losses import binary_focal_loss, box_loss, cell_box_loss, mean_over
+        from training.losses.boxes import binary_focal_loss, box_loss, cell_box_loss, mean_over
         from training.models.encoder import network_input
 
         pictures, boxes, present = batch
@@ -201,7 +204,8 @@ class LeadVehicle(EncoderTask[LeadVehicleRecipe, "Localizer", LeadVehicles]):
         - `mean_iou`: of the box where there is one, whatever the score.
         - `presence_ap_times_iou`: their product, which picks the checkpoint.
         - `detection_ap_50`, `…_75`: average precision where a find is right if its box has that IoU.
-        - `accuracy`: share of pictures where a score of at least one half says right whether there is one.
+        - `accuracy`: see `yes_accuracy`.
+        - `calibration_error`: of "there is one" and "there is none"; see `training.metrics.calibration`.
         """
         present, score, iou = rows[:, 0] > 0, rows[:, 1], rows[:, 2]
         positives = int(present.sum())
@@ -213,7 +217,10 @@ class LeadVehicle(EncoderTask[LeadVehicleRecipe, "Localizer", LeadVehicles]):
             "presence_ap_times_iou": presence * mean_iou,
             "detection_ap_50": average_precision(score, present & (iou >= 0.5), positives),
             "detection_ap_75": average_precision(score, present & (iou >= 0.75), positives),
-            "accuracy": float(((score >= 0.5) == present).mean()),
+            "accuracy": yes_accuracy(score, present),
+            "calibration_error": calibration_error(
+                confidence_counts(np.maximum(score, 1 - score), (score >= 0.5) == present)
+            ),
         }
 
     def spec(self, height: int, width: int, version: str, metrics: tuple[Metric, ...]) -> ModelSpec:

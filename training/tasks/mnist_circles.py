@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from engines.errors import UsageError
 from engines.spec import Metric, ModelSpec
-from training.circle_metrics import circle_overlaps, rendered_overlaps
 from training.data.mnist import (
     DIGIT_CLASSES,
     LICENCE,
@@ -23,11 +22,11 @@ from training.data.mnist import (
     Split,
     as_rgb,
     distort,
-    draw_circle,
     enclosing_circles,
     foreground_masks,
     load_digits,
 )
+from training.metrics.circles import circle_overlaps, rendered_overlaps
 from training.recipe import Positive, Recipe
 from training.task import Outputs, Task, View
 
@@ -91,6 +90,7 @@ class MnistCircles(Task[CirclesRecipe, "CircleNet", EncircledDigits]):
 
     recipe_type = CirclesRecipe
     title = "Circles around digits"
+    idle = ("cache", "skip_broken")
     splits = ("fit", "dev", "train", "test")
     score = "circle_iou"
 
@@ -139,7 +139,7 @@ class MnistCircles(Task[CirclesRecipe, "CircleNet", EncircledDigits]):
         del step
         import torch.nn.functional as F
 
-        from training.circle_losses import outline_loss
+        from training.losses.circles import outline_loss
         from training.models.compact_unet import grey_input
 
         pictures, labels, circles, masks = batch
@@ -190,19 +190,6 @@ class MnistCircles(Task[CirclesRecipe, "CircleNet", EncircledDigits]):
             "accuracy": float(right.mean()),
             "circle_iou/whatever the class": float(iou.mean()),
         }
-
-    def picture_scores(self, rows: NDArray[Any]) -> Float:
-        """(n,): the circle's IoU, 0 under a wrong class."""
-        return np.asarray(rows[:, 0] * rows[:, 1] / rows[:, 2], np.float64)
-
-    def draw(self, picture: UInt8, outputs: Outputs, data: EncircledDigits, index: int) -> UInt8:
-        """The picture with the circle in the colour of the class that was found."""
-        del data, index
-        return draw_circle(picture, circles_of(outputs["boxes"])[0], int(outputs["labels"][0]))
-
-    def draw_truth(self, picture: UInt8, data: EncircledDigits, index: int) -> UInt8:
-        """The picture with the true circle in the colour of its class."""
-        return draw_circle(picture, data.digits.circles[index], int(data.digits.labels[index]))
 
     # Export ---------------------------------------------------------------------------------------------------------
     def spec(self, height: int, width: int, version: str, metrics: tuple[Metric, ...]) -> ModelSpec:

@@ -30,9 +30,9 @@ from training.data.mnist import (
     load_digits,
     mosaic_sheets,
 )
-from training.mask_metrics import confusions, jaccard
+from training.metrics.masks import confusions, jaccard
+from training.metrics.segmentation import Scores
 from training.recipe import Positive, Recipe
-from training.segmentation_metrics import Scores
 from training.task import Outputs, Task, View
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from training.models.compact_unet import CompactUNet
 
 UInt8 = NDArray[np.uint8]
+
+
+_UNKNOWN = -1
+"""Stands in the counts of sure pixels where the model does not say how sure it is."""
 
 
 class MnistSegmentationRecipe(Recipe, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -63,6 +67,7 @@ class MnistSegmentation(Task[MnistSegmentationRecipe, "CompactUNet", Sheets]):
 
     recipe_type = MnistSegmentationRecipe
     title = "Masks of digits"
+    idle = ("cache", "skip_broken")
     splits = ("fit", "dev", "train", "test")
     optional_outputs = ("confidence",)
 
@@ -159,10 +164,16 @@ class MnistSegmentation(Task[MnistSegmentationRecipe, "CompactUNet", Sheets]):
 
     def measure(self, outputs: Outputs, data: Sheets, indices: Sequence[int]) -> NDArray[np.int64]:
         found, truth = outputs["class_map"], data.labels[np.asarray(indices)]
-        # The confidence is rounded up from one half: 128. Without it the likeliest class counts, however likely.
-        sure = outputs["confidence"] > 127 if "confidence" in outputs else np.ones(found.shape, bool)
         classes = len(self._classes)
-        return np.stack([confusions(truth, found, classes), confusions(truth, found, classes, sure)], axis=1)
+        every = confusions(truth, found, classes)
+        if "confidence" in outputs:
+            # The confidence is rounded up from one half: 128.
+            sure = confusions(truth, found, classes, outputs["confidence"] > 127)
+        elif self.mosaics:
+            sure = np.full_like(every, _UNKNOWN)
+        else:
+            sure = every  # of two classes the likelier has one half
+        return np.stack([every, sure], axis=1)
 
     def data_choice(self) -> object:
         return self.recipe.pictures
@@ -171,8 +182,10 @@ class MnistSegmentation(Task[MnistSegmentationRecipe, "CompactUNet", Sheets]):
         return {"class_map": data.labels[index]}
 
     def scores(self, rows: NDArray[Any]) -> dict[str, float]:
-        """`jaccard` as the known work has it: of each picture's binary masks, the mean over pictures. The others are
-        of one confusion matrix of the whole split: `mean_iou` over the classes, background included; `ink_iou` of the
+        """`jaccard` as the known work has it: of each picture's binary masks, the mean over pictures; not defined for
+        mosaics without a confidence, which alone says what has more than one half. `jaccard_of_likeliest` takes the
+        likeliest class for a pixel's mask, however likely it is, and is defined for every model. The others are of one
+        confusion matrix of the whole split: `mean_iou` over the classes, background included; `ink_iou` of the
         ink alone, of whichever digit; `accuracy` over pixels."""
         whole = rows[:, 0].sum(0)
         over_all = Scores.from_confusion(whole)
@@ -182,6 +195,7 @@ class MnistSegmentation(Task[MnistSegmentationRecipe, "CompactUNet", Sheets]):
         ink = Scores.from_confusion(both @ whole @ both.T)
         result = {
             "jaccard": float(self.picture_scores(rows).mean()),
+            "jaccard_of_likeliest": float(jaccard(rows[:, 0], rows[:, 0], self._masks).mean()),
             "mean_iou": over_all.mean_iou,
             "ink_iou": float(ink.iou[1]),
             "accuracy": over_all.accuracy,
@@ -189,8 +203,14 @@ class MnistSegmentation(Task[MnistSegmentationRecipe, "CompactUNet", Sheets]):
         return result | {f"iou/{info.name}": float(iou) for info, iou in zip(self._classes, over_all.iou, strict=True)}
 
     def picture_scores(self, rows: NDArray[Any]) -> NDArray[np.float64]:
-        """(n,): the Jaccard index of each picture's masks, of one or of eleven."""
-        return jaccard(rows[:, 0], rows[:, 1], slice(None) if self.mosaics else slice(1, 2))
+        """(n,): the Jaccard index of each picture's masks, of one or of eleven; NaN where no confidence was given."""
+        found = jaccard(rows[:, 0], rows[:, 1], self._masks)
+        found[rows[:, 1, 0, 0] == _UNKNOWN] = np.nan
+        return found
+
+    @property
+    def _masks(self) -> slice:
+        return slice(None) if self.mosaics else slice(1, 2)
 
     # Export ---------------------------------------------------------------------------------------------------------
     @property

@@ -22,10 +22,11 @@ from engines.classes import ClassInfo
 from engines.errors import SourceError, UsageError
 from engines.settings import nearest
 from engines.spec import Metric, ModelSpec, OutputRole
-from training.box_metrics import average_precision, box_scores, dice_scores, mask_overlaps, overlaps
 from training.data.box_augmentation import BoxViews, random_box_view
 from training.data.oxford_pet import BREEDS, SPECIES, Pets, Split, load_pets, species_of
-from training.recipe import EncoderName, EncoderRecipe, Positive, Rate, Share, Whole
+from training.metrics.boxes import average_precision, box_scores, dice_scores, mask_overlaps, overlaps, yes_accuracy
+from training.metrics.calibration import calibration_error, confidence_counts
+from training.recipe import EncoderName, EncoderRecipe, Positive, Rate, Seed, Share
 from training.task import EncoderTask, Outputs, View
 
 if TYPE_CHECKING:
@@ -40,13 +41,14 @@ SPARE = 1.25
 
 LICENCE = "weights trained on Oxford-IIIT Pet: CC BY-SA 4.0 (robots.ox.ac.uk/~vgg/data/pets)"
 
-_COLUMNS = ("intersection", "union", "breed", "species", "yes", "is_class", "twice_shared", "both")
+_COLUMNS = ("intersection", "union", "breed", "species", "yes", "is_class", "twice_shared", "both", "sure")
 """A row of figures: areas of the boxes; whether breed and species are right; the score of "is it class k" and whether
-it is; what the Dice coefficient of the map is made of. NaN where a picture or a network has no such thing."""
+it is; what the Dice coefficient of the map is made of; how sure the breed is. NaN where a picture or a network has no
+such thing."""
 
 
 class PetLoss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Weights and kinds of the terms; see `training.box_losses`.
+    """Weights and kinds of the terms; see `training.losses.boxes`.
 
     `box` with `l1` is the loss of the box, `cells` its weight for each cell inside the box by itself, `map` the weight
     of cross-entropy and Dice of the map (with votes: of how much a cell is believed), `classes` that of the classes,
@@ -82,7 +84,7 @@ class PetLocalizationRecipe(EncoderRecipe, frozen=True, forbid_unknown_fields=Tr
     classes: bool = False
     is_class: str | None = None
     dropout: Share = 0.2
-    split_seed: Whole = 0
+    split_seed: Seed = 0
     split_file: Path | None = None
     box_share: Share = 1.0
     loss: PetLoss = PetLoss()
@@ -94,6 +96,7 @@ class PetLocalization(EncoderTask[PetLocalizationRecipe, "Localizer", Pets]):
 
     recipe_type = PetLocalizationRecipe
     title = "Heads of cats and dogs"
+    idle = ("cache",)
 
     def check(self) -> None:
         super().check()
@@ -144,6 +147,14 @@ class PetLocalization(EncoderTask[PetLocalizationRecipe, "Localizer", Pets]):
 
     def views(self, fit: Pets) -> View:
         recipe = self.recipe
+        if recipe.is_class is not None:
+            asked = np.array([self._asked(int(breed)) for breed in fit.breeds])
+            if not asked.any() or asked.all():
+                which = "shows no" if not asked.any() else "shows nothing but the"
+                raise SourceError(
+                    f"{recipe.split} {which} {recipe.is_class}: yes and no cannot be learned from it; give data with "
+                    "both, or another is_class"
+                )
 
         def view(index: int, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
             box = fit.boxes[index] if np.isfinite(fit.boxes[index]).all() else None
@@ -154,7 +165,7 @@ class PetLocalization(EncoderTask[PetLocalizationRecipe, "Localizer", Pets]):
 
     # Training -------------------------------------------------------------------------------------------------------
     def loss(self, model: Localizer, batch: tuple[Tensor, ...], step: int) -> Tensor:  # noqa: ARG002 - the same at every step
-        from training.box_losses import (
+        from training.losses.boxes import (
             binary_focal_loss,
             box_loss,
             box_mask,
@@ -230,6 +241,7 @@ class PetLocalization(EncoderTask[PetLocalizationRecipe, "Localizer", Pets]):
         if "labels" in outputs:
             found = outputs["labels"][:, 0]
             rows["breed"] = (found == breeds).astype(np.float64)
+            rows["sure"] = outputs["scores"][:, 0].astype(np.float64)
             # An exported file names the breed only, from which the species follows.
             species = outputs.get("species", np.array([species_of(int(b)) for b in found]))
             rows["species"] = (species == data.species[indices]).astype(np.float64)
@@ -251,14 +263,18 @@ class PetLocalization(EncoderTask[PetLocalizationRecipe, "Localizer", Pets]):
         if np.isfinite(column["breed"]).any():
             right = column["breed"][boxed] > 0
             scores = {
-                "species_accuracy": float(column["species"].mean()), "breed_accuracy": float(column["breed"].mean())
+                "species_accuracy": float(column["species"].mean()), "breed_accuracy": float(column["breed"].mean()),
+                "calibration_error": calibration_error(confidence_counts(column["sure"], column["breed"] > 0)),
             }  # fmt: skip
         elif np.isfinite(column["yes"]).any():
             agrees = (column["yes"] >= 0.5) == (column["is_class"] > 0)
             right = agrees[boxed]
             scores = {
-                "accuracy": float(agrees.mean()),
+                "accuracy": yes_accuracy(column["yes"], column["is_class"] > 0),
                 "average_precision": average_precision(column["yes"], column["is_class"] > 0),
+                "calibration_error": calibration_error(
+                    confidence_counts(np.maximum(column["yes"], 1 - column["yes"]), agrees)
+                ),
             }
         scores |= box_scores(column["intersection"][boxed], column["union"][boxed], right)
         mapped = np.isfinite(column["both"])

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from engines.classes import IGNORE, ClassInfo
 from engines.errors import UsageError
 from engines.spec import Metric, ModelSpec
-from training.box_metrics import dice_scores
 from training.data.augmentation import random_geometry, random_photometry
 from training.data.oxford_pet import Pets, Split, load_pets
-from training.mask_metrics import at_size_of
-from training.recipe import Augmentation, EncoderRecipe, ModelSettings, Share, UNetSettings, Whole
+from training.metrics.boxes import dice_scores, ratio
+from training.metrics.masks import at_size_of
+from training.recipe import Augmentation, EncoderRecipe, ModelSettings, Seed, Share, UNetSettings
 from training.task import EncoderTask, Outputs, View
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class PetSegmentationRecipe(EncoderRecipe, frozen=True, forbid_unknown_fields=Tr
     task: str = "pet_segmentation"
     model: ModelSettings = UNetSettings()
     lovasz_weight: Share = 0.5
-    split_seed: Whole = 0
+    split_seed: Seed = 0
     split_file: Path | None = None
     augmentation: Augmentation = Augmentation()
 
@@ -50,6 +50,7 @@ class PetSegmentation(EncoderTask[PetSegmentationRecipe, "Segmenter", Pets]):
 
     recipe_type = PetSegmentationRecipe
     title = "Cats and dogs against their background"
+    idle = ("cache",)
     score = "foreground_iou"
 
     def check(self) -> None:
@@ -92,7 +93,7 @@ class PetSegmentation(EncoderTask[PetSegmentationRecipe, "Segmenter", Pets]):
     def loss(self, model: Segmenter, batch: tuple[Tensor, ...], step: int) -> Tensor:
         from torch import ones
 
-        from training.losses import auxiliary_loss, segmentation_loss
+        from training.losses.segmentation import auxiliary_loss, segmentation_loss
         from training.models.encoder import network_input
         from training.recipe import PSPNetSettings
 
@@ -129,8 +130,8 @@ class PetSegmentation(EncoderTask[PetSegmentationRecipe, "Segmenter", Pets]):
         hits, found, true, border_hits, border_found, border_true = rows.T
         dice = dice_scores(2 * hits, found + true)
         union = found + true - hits
-        pooled = float(hits.sum() / max(union.sum(), 1))
-        whole = float(border_hits.sum() / max((border_found + border_true - border_hits).sum(), 1))
+        pooled = ratio(hits, union)
+        whole = ratio(border_hits, border_found + border_true - border_hits)
         return {
             "foreground_iou": pooled,
             "foreground_dice": dice["pooled_dice"],

@@ -12,21 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.classes import CITYSCAPES_CLASSES
+from engines.errors import SourceError, UsageError
 from engines.spec import Metric, ModelSpec
 from training.data import load_split, recognise
 from training.data.augmentation import random_geometry, random_photometry
 from training.data.cityscapes_pairs import SIDE, Pairs, Split, class_frequencies, ignore_doubtful_pixels
-from training.evaluation import Label
-from training.recipe import Augmentation, EncoderRecipe, ModelSettings, PSPNetSettings, Rate, UNetSettings
-from training.segmentation_metrics import Scores, SegmentationEvaluation, count_confusions, summarise_confusions
+from training.metrics.segmentation import (
+    Scores,
+    SegmentationEvaluation,
+    calibration_of,
+    confusions_of,
+    count_with_confidence,
+    summarise_confusions,
+)
+from training.recipe import Augmentation, EncoderRecipe, ModelSettings, OwnSettings, PSPNetSettings, Rate, UNetSettings
+from training.results import Label
 from training.task import EncoderTask, Outputs, View
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from training.models import Segmenter
-    from training.report.measuring import Measured
-    from training.report.segmentation import SegmentationSection
+    from training.models.graphs import Graph
 
 UInt8 = NDArray[np.uint8]
 
@@ -36,7 +43,7 @@ _ENCODERS = {"mobilenet_v2": "MobileNetV2", "resnet18": "ResNet-18", "resnet50":
 
 
 class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Cross-entropy with class balance plus Lovász-softmax; see `training.losses`."""
+    """Cross-entropy with class balance plus Lovász-softmax; see `training.losses.segmentation`."""
 
     balance_power: Annotated[float, msgspec.Meta(ge=0)] = 0.5
     balance_limit: Rate = 6.0
@@ -75,7 +82,7 @@ class RandomViews:
 
 
 class Segmentation(EncoderTask[SegmentationRecipe, "Segmenter", Pairs]):
-    """See `training.task.Task`. A row of figures is a picture's two confusion matrices; see `count_confusions`."""
+    """See `training.task.Task`. A row of figures is that of `count_with_confidence`."""
 
     recipe_type = SegmentationRecipe
     title = "Segmentation"
@@ -83,7 +90,17 @@ class Segmentation(EncoderTask[SegmentationRecipe, "Segmenter", Pairs]):
 
     def describe(self) -> str:
         network = self.recipe.model
-        return f"{_ARCHITECTURES[type(network)]} over {_ENCODERS[network.encoder]}, {super().describe()}"
+        name = network.network if isinstance(network, OwnSettings) else _ARCHITECTURES[type(network)]
+        return f"{name} over {_ENCODERS[network.encoder]}, {super().describe()}"
+
+    def check(self) -> None:
+        super().check()
+        recipe = self.recipe
+        if recipe.height % 32 or recipe.width % 32:
+            raise UsageError(
+                f"recipe {recipe.name}: height and width are multiples of 32, {recipe.height}×{recipe.width} is not "
+                "and could not be exported"
+            )
 
     def build_model(self) -> Segmenter:
         from training.models import build_model
@@ -111,16 +128,20 @@ class Segmentation(EncoderTask[SegmentationRecipe, "Segmenter", Pairs]):
     def views(self, fit: Pairs) -> View:
         from torch import from_numpy
 
-        from training.losses import class_balance
+        from training.losses.segmentation import class_balance
 
-        loss = self.recipe.loss
-        frequencies = from_numpy(class_frequencies(fit.labels))
+        loss, shares = self.recipe.loss, class_frequencies(fit.labels)
+        if not shares.any():
+            raise SourceError(
+                f"{self.recipe.split} has no pixel with a class: there is nothing to learn; see data check"
+            )
+        frequencies = from_numpy(shares)
         self.class_weights = class_balance(frequencies, loss.balance_power, loss.balance_limit)
         labels = np.stack([ignore_doubtful_pixels(label) for label in fit.labels]) if fit.blurred else fit.labels
         return RandomViews(fit.photos, labels, self.recipe.augmentation)
 
     def loss(self, model: Segmenter, batch: tuple[Tensor, ...], step: int) -> Tensor:
-        from training.losses import auxiliary_loss, segmentation_loss
+        from training.losses.segmentation import auxiliary_loss, segmentation_loss
         from training.models.encoder import network_input
 
         pictures, target = batch
@@ -138,17 +159,23 @@ class Segmentation(EncoderTask[SegmentationRecipe, "Segmenter", Pairs]):
 
         from training.models.encoder import network_input
 
-        return {"class_map": model(network_input(pictures)).argmax(1).to(uint8)}
+        sure, found = model(network_input(pictures)).float().softmax(1).max(1)
+        return {"class_map": found.to(uint8), "confidence": (sure * 255 + 0.5).to(uint8)}
 
-    def measure(self, outputs: Outputs, data: Pairs, indices: Sequence[int]) -> NDArray[np.int64]:
-        return count_confusions(outputs["class_map"], data.labels[indices], len(CITYSCAPES_CLASSES))
+    def measure(self, outputs: Outputs, data: Pairs, indices: Sequence[int]) -> NDArray[Any]:
+        confidence = outputs.get("confidence")
+        return count_with_confidence(
+            outputs["class_map"], confidence, data.labels[indices], len(CITYSCAPES_CLASSES)
+        )  # fmt: skip
 
     def scores(self, rows: NDArray[Any]) -> dict[str, float]:
-        whole = Scores.from_confusion(rows[:, 0].sum(0))
+        """`mean_iou`, `accuracy` and IoU by class over one confusion matrix; with a confidence `calibration_error`."""
+        whole = Scores.from_confusion(confusions_of(rows)[:, 0].sum(0))
+        scores = {"mean_iou": whole.mean_iou, "accuracy": whole.accuracy}
+        if (error := calibration_of(rows)) is not None:
+            scores["calibration_error"] = error
         by_class = zip(CITYSCAPES_CLASSES, whole.iou, strict=True)
-        return {"mean_iou": whole.mean_iou, "accuracy": whole.accuracy} | {
-            f"iou/{info.name}": float(iou) for info, iou in by_class
-        }
+        return scores | {f"iou/{info.name}": float(iou) for info, iou in by_class}
 
     def evaluation(self, rows: NDArray[Any], data: Pairs, label: Label) -> SegmentationEvaluation:
         return summarise_confusions(rows, data, label)
@@ -157,19 +184,13 @@ class Segmentation(EncoderTask[SegmentationRecipe, "Segmenter", Pairs]):
     def evaluation_type(cls) -> type[SegmentationEvaluation]:
         return SegmentationEvaluation
 
-    @classmethod
-    def section(cls, models: Sequence[Measured], data: Pairs, split: str) -> SegmentationSection:
-        from training.report.segmentation import segmentation_section
-
-        return segmentation_section(models, data, split)
-
     def spec(self, height: int, width: int, version: str, metrics: tuple[Metric, ...]) -> ModelSpec:
         return cityscapes_spec(self.recipe, height, width, version, metrics)
 
-    def export(self, model: Segmenter, spec: ModelSpec, path: Path) -> None:
-        from training.export import export_segmenter
+    def graph(self, model: Segmenter, spec: ModelSpec) -> Graph:
+        from training.models.graphs import segmenter_graph
 
-        export_segmenter(model, spec, path, self.recipe)
+        return segmenter_graph(model, spec)
 
 
 def cityscapes_spec(

@@ -1,207 +1,15 @@
-import { AreaChart } from "/assets/chart.js";
+import { AreaChart } from "./chart.js";
+import { $, API, ICONS, ROOT, Refused, act, call, element, glyph, lasting, setText, short, spoken, streamPath, sum, toast } from "./parts.js";
+import { Past } from "./past.js";
+import { Screen, VideoScreen } from "./screens.js";
 
-const API = "/api/v1";
-const $ = (id) => document.getElementById(id);
 const cards = new Map();
 const chart = new AreaChart($("chart"), $("chart-table"));
+const past = new Past();
 let chosen = null;
 let classes = [];
 let areas = { id: null, number: 0, points: [] };
 let styled = 0; // until when the server's overlay settings may not be shown: ours are on their way
-
-// Small parts ---------------------------------------------------------------------------------------------------------
-function element(tag, properties = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name.includes("-") || name === "role") made.setAttribute(name, value);
-    else made[name] = value;
-  }
-  made.append(...children);
-  return made;
-}
-
-function glyph(path) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  svg.setAttribute("viewBox", "0 0 24 24");
-  svg.setAttribute("class", "glyph");
-  svg.setAttribute("aria-hidden", "true");
-  const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  line.setAttribute("d", path);
-  svg.append(line);
-  return svg;
-}
-
-const ICONS = {
-  pause: "M8 5v14M16 5v14", resume: "M7 4l12 8-12 8z", restart: "M4 12a8 8 0 1 0 3-6.2M4 4v5h5",
-  picture: "M4 7h3l2-3h6l2 3h3v12H4zM12 16a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7", large: "M4 9V4h5M15 4h5v5M20 15v5h-5M9 20H4v-5",
-  clip: "M5 4h14v16l-7-5-7 5z", remove: "M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13", details: "M4 18V9M10 18V5M16 18v-6M21 18H3",
-};
-
-function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
-const spoken = (state) => state.replace("_", " ").replace(/^./, (c) => c.toUpperCase());
-const short = (n) => (n >= 10000 ? `${(n / 1000).toFixed(n >= 100000 ? 0 : 1)}k` : String(n));
-const sum = (counts) => Object.values(counts).reduce((a, b) => a + b, 0);
-
-let toastTimer = 0;
-function toast(text) {
-  $("toast").textContent = text;
-  $("toast").hidden = false;
-  clearTimeout(toastTimer);
-  toastTimer = setTimeout(() => { $("toast").hidden = true; }, 6000);
-}
-
-class Refused extends Error {
-  constructor(status, detail) {
-    super(typeof detail === "string" ? detail : detail.map((d) => d.msg).join(" "));
-    this.status = status;
-    this.faults = typeof detail === "string" ? [] : detail;
-  }
-}
-
-async function call(method, path, body) {
-  const options = { method, headers: {}, cache: "no-store" };
-  if (body !== undefined) {
-    options.body = JSON.stringify(body);
-    options.headers["content-type"] = "application/json";
-  }
-  const answer = await fetch(path, options);
-  if (answer.status === 401) location.assign("/login");
-  if (answer.status === 204) return null;
-  const value = await answer.json();
-  if (!answer.ok) throw new Refused(answer.status, value.detail ?? "the server refused");
-  return value;
-}
-
-const act = async (work) => { try { await work(); } catch (error) { toast(error.message); } };
-
-// Live view: a picture is asked for when the one before has been shown, so none is ever old ---------------------------
-class Screen {
-  constructor(id, canvas) {
-    this.id = id;
-    this.canvas = canvas;
-    this.context = canvas.getContext("2d");
-    this.socket = null;
-    this.shown = 0;
-  }
-
-  open() {
-    if (this.socket || document.hidden) return;
-    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    const socket = new WebSocket(`${scheme}//${location.host}${API}/streams/${encodeURIComponent(this.id)}/view`);
-    socket.binaryType = "blob";
-    this.socket = socket;
-    socket.onopen = () => { socket.send("next"); socket.send("next"); };
-    socket.onmessage = async ({ data }) => {
-      if (typeof data === "string") return;
-      try {
-        const picture = await createImageBitmap(data);
-        if (this.canvas.width !== picture.width) this.canvas.width = picture.width;
-        if (this.canvas.height !== picture.height) this.canvas.height = picture.height;
-        this.context.drawImage(picture, 0, 0);
-        picture.close();
-        this.shown += 1;
-        this.canvas.dataset.shown = String(this.shown);
-      } finally {
-        if (socket.readyState === WebSocket.OPEN) socket.send("next");
-      }
-    };
-    socket.onclose = () => { if (this.socket === socket) this.socket = null; };
-  }
-
-  close() {
-    this.socket?.close();
-    this.socket = null;
-  }
-}
-
-// The same as video, where the stream is encoded for an output anyway: H.264 in fragments of MP4 ------------------------
-const BEHIND = 0.7; // seconds behind the newest picture from which the player jumps to it
-const KEPT = 10; // seconds of the past that the browser keeps
-
-class VideoScreen {
-  constructor(id, video, fail) {
-    this.id = id;
-    this.video = video;
-    this.fail = fail;
-    this.socket = null;
-    this.shown = 0;
-    const count = () => {
-      this.shown += 1;
-      video.dataset.shown = String(this.shown);
-      video.requestVideoFrameCallback(count);
-    };
-    video.requestVideoFrameCallback?.(count);
-    video.addEventListener("error", () => { if (this.socket) this.fail(); });
-  }
-
-  open() {
-    if (this.socket || document.hidden) return;
-    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    const socket = new WebSocket(`${scheme}//${location.host}${API}/streams/${encodeURIComponent(this.id)}/view.mp4`);
-    socket.binaryType = "arraybuffer";
-    this.socket = socket;
-    this.waiting = [];
-    this.buffer = null;
-    this.media = new MediaSource();
-    const opened = new Promise((resolve) => { this.media.addEventListener("sourceopen", resolve, { once: true }); });
-    this.video.src = URL.createObjectURL(this.media);
-    socket.onmessage = async ({ data }) => {
-      if (typeof data !== "string") {
-        this.waiting.push(data);
-        this.pump();
-        return;
-      }
-      const { mime } = JSON.parse(data);
-      if (this.buffer || !MediaSource.isTypeSupported(mime)) { this.fail(); return; }
-      await opened;
-      if (this.socket !== socket) return;
-      this.buffer = this.media.addSourceBuffer(mime);
-      this.buffer.addEventListener("updateend", () => { this.follow(); this.pump(); });
-      this.pump();
-    };
-    socket.onclose = ({ code }) => {
-      if (this.socket !== socket) return;
-      this.close();
-      if (code === 4404) this.fail();
-    };
-  }
-
-  pump() {
-    const { buffer, video } = this;
-    if (!buffer || buffer.updating || !this.waiting.length) return;
-    try {
-      const begin = buffer.buffered.length ? buffer.buffered.start(0) : 0;
-      if (video.currentTime - begin > 2 * KEPT) buffer.remove(begin, video.currentTime - KEPT);
-      else buffer.appendBuffer(this.waiting.shift());
-    } catch {
-      this.fail();
-    }
-  }
-
-  follow() {
-    const { buffered } = this.buffer ?? {};
-    if (!buffered?.length) return;
-    const newest = buffered.end(buffered.length - 1), begin = buffered.start(buffered.length - 1);
-    const { video } = this;
-    if (video.currentTime < begin || newest - video.currentTime > BEHIND) video.currentTime = Math.max(begin, newest - 0.1);
-    if (video.paused) video.play().catch(() => {});
-  }
-
-  close() {
-    const socket = this.socket;
-    this.socket = null;
-    this.buffer = null;
-    socket?.close();
-    if (this.video.src) {
-      URL.revokeObjectURL(this.video.src);
-      this.video.removeAttribute("src");
-      this.video.load();
-    }
-  }
-}
 
 // Cards ---------------------------------------------------------------------------------------------------------------
 function makeCard(id) {
@@ -213,16 +21,16 @@ function makeCard(id) {
   const source = element("p");
   const figures = element("dl", { className: "figures" });
   const values = {};
-  for (const [key, name] of [["fps", "Frames a second"], ["age", "Frame age"], ["frames", "Frames"], ["drops", "Dropped"]]) {
+  for (const [key, name, hint] of [["fps", "Frames/s", "Frames analysed a second"], ["age", "Frame age", "From leaving the decoder to the outputs"], ["frames", "Frames", "Frames given to the outputs"], ["drops", "Dropped", "Frames left out, by stage and reason"]]) {
     values[key] = element("dd");
-    figures.append(element("div", {}, element("dt", { textContent: name }), values[key]));
+    figures.append(element("div", {}, element("dt", { textContent: name, title: hint }), values[key]));
   }
   const button = (key, text, work, className = "plain icon") => {
     const made = element("button", { type: "button", className, title: text, "aria-label": `${text}: ${id}` }, glyph(ICONS[key]));
     made.addEventListener("click", () => act(work));
     return made;
   };
-  const path = `${API}/streams/${encodeURIComponent(id)}`;
+  const path = streamPath(id);
   const pause = button("pause", "Pause", () => call("POST", `${path}/${pause.dataset.does}`).then(refresh));
   const clip = button("clip", "Save what led up to now", () => call("POST", `${path}/clip`).then(({ file }) => toast(`${file} is being saved.`)));
   const card = element("article", { className: "card", "aria-labelledby": `title-${id}` },
@@ -268,8 +76,8 @@ function showCard(stream) {
   setText(made.source, `${stream.width ? `${stream.width}×${stream.height} · ` : ""}${stream.mode ? `${stream.mode} · ` : ""}${stream.source}`);
   made.source.title = stream.source;
   setText(values.fps, stream.pace.fps ? stream.pace.fps.toFixed(1) : "–");
-  setText(values.age, stream.pace.age_p50_ms === null ? "–" : `${stream.pace.age_p50_ms.toFixed(0)} ms`);
-  values.age.title = stream.pace.age_p99_ms === null ? "" : `99 of 100 are younger than ${stream.pace.age_p99_ms.toFixed(0)} ms`;
+  setText(values.age, stream.pace.age_p50_ms === null ? "–" : lasting(stream.pace.age_p50_ms));
+  values.age.title = stream.pace.age_p99_ms === null ? "" : `99 of 100 are younger than ${lasting(stream.pace.age_p99_ms)}`;
   setText(values.frames, short(stream.frames_out));
   setText(values.drops, short(sum(stream.dropped)));
   values.drops.title = Object.entries(stream.dropped).map(([where, n]) => `${where}: ${n}`).join("\n");
@@ -285,8 +93,25 @@ function showCard(stream) {
     pause.replaceChildren(glyph(ICONS[does]));
   }
   made.card.classList.toggle("chosen", stream.id === chosen);
-  useVideo(stream.id, made, stream.video);
-  if (!over) made.screen.open();
+  useVideo(stream.id, made, stream.video && !over);
+  if (!over) {
+    made.lastOf = null;
+    made.screen.open();
+  } else showLast(stream, made);
+}
+
+// What there was to be seen at last of a stream that is over.
+async function showLast(stream, made) {
+  if (made.lastOf === stream.since) return;
+  made.lastOf = stream.since;
+  made.screen.close();
+  const answer = await fetch(`${streamPath(stream.id)}/snapshot`);
+  if (!answer.ok || made.lastOf !== stream.since) return;
+  const picture = await createImageBitmap(await answer.blob());
+  Object.assign(made.canvas, { width: picture.width, height: picture.height });
+  made.canvas.getContext("2d").drawImage(picture, 0, 0);
+  made.canvas.setAttribute("aria-label", `Last picture of ${stream.id}`);
+  made.canvas.dataset.shown = "last";
 }
 
 async function savePicture(id, path) {
@@ -325,7 +150,9 @@ function showDetail(stream) {
     $("opacity").value = percent;
     $("opacity-value").textContent = `${percent} %`;
     showLegend(stream);
+    for (const button of $("drawn").children) button.setAttribute("aria-pressed", String(stream.overlay[button.dataset.key]));
   }
+  for (const button of $("drawn").children) button.disabled = !stream.overlay;
   const rows = [["In", stream.frames_in], ["Out", stream.frames_out],
     ...Object.entries(stream.dropped).map(([where, n]) => [`Dropped: ${where.replace("/", ", ")}`, n]),
     ["Did not decode", stream.decode_errors]];
@@ -344,7 +171,7 @@ function showLegend(stream) {
     legend.replaceChildren(...classes.map(({ name, color }) => {
       const swatch = element("span", { className: "swatch" });
       swatch.style.backgroundColor = `rgb(${color.join(" ")})`;
-      const made = element("button", { type: "button", "aria-pressed": "true" }, swatch, name, element("span", { className: "share" }));
+      const made = element("button", { type: "button", "aria-pressed": "true", title: `Colour, outline and box ${name}` }, swatch, name, element("span", { className: "share" }));
       made.dataset.name = name;
       made.addEventListener("click", () => {
         const shown = made.getAttribute("aria-pressed") === "true";
@@ -365,12 +192,12 @@ let restyling = Promise.resolve();
 function restyle(change) {
   const id = chosen;
   styled = Date.now() + 1500;
-  restyling = restyling.then(() => act(() => call("PATCH", `${API}/streams/${encodeURIComponent(id)}/overlay`, change)));
+  restyling = restyling.then(() => act(() => call("PATCH", `${streamPath(id)}/overlay`, change)));
 }
 
 async function showAreas(id) {
   if (areas.id !== id) areas = { id, number: 0, points: [] };
-  const { points } = await call("GET", `${API}/streams/${encodeURIComponent(id)}/area?after=${areas.number}`);
+  const { points } = await call("GET", `${streamPath(id)}/area?after=${areas.number}`);
   if (areas.id !== id) return;
   if (points.length) {
     areas.number = points.at(-1).number;
@@ -413,6 +240,7 @@ async function doRefresh() {
   const stream = streams.find((s) => s.id === chosen);
   if (stream) await showAreas(stream.id).catch(() => {});
   showDetail(stream);
+  past.show(stream, new Map(classes.map(({ name, color }) => [name, `rgb(${color.join(" ")})`]))).catch(() => {});
   if (stream) cards.get(stream.id).card.classList.add("chosen");
 }
 
@@ -422,13 +250,23 @@ function showReady(state, text) {
 }
 
 // Events --------------------------------------------------------------------------------------------------------------
-const TONES = { streaming: "good", added: "idle", failed: "bad", stalled: "warn", backing_off: "warn", connecting: "idle" };
+const TONES = { streaming: "good", added: "idle", failed: "bad", stalled: "warn", blind: "warn", backing_off: "warn", connecting: "idle" };
+
+async function playEvent({ stream, at }) {
+  if (!cards.has(stream)) { toast(`The stream ${stream} is gone.`); return; }
+  choose(stream);
+  await refresh();
+  await past.show({ id: stream }, past.colors);
+  await past.playAt(at);
+}
 
 function showEvent(event) {
   const at = new Date(event.at * 1000);
   const tone = `tone-${TONES[event.kind] ?? "idle"}`;
-  const item = element("li", {},
-    element("time", { dateTime: at.toISOString(), textContent: at.toLocaleTimeString("en-GB") }),
+  const time = element("button", { type: "button", className: "plain small", title: "Play this moment" },
+    element("time", { dateTime: at.toISOString(), textContent: at.toLocaleTimeString("en-GB") }));
+  time.addEventListener("click", () => act(() => playEvent(event)));
+  const item = element("li", {}, time,
     element("span", {}, element("strong", { textContent: event.stream }), " ", element("span", { className: tone, textContent: spoken(event.kind) })));
   if (event.text) item.append(element("p", { textContent: event.text }));
   $("log").prepend(item);
@@ -437,20 +275,25 @@ function showEvent(event) {
 
 function listen() {
   const source = new EventSource(`${API}/events/stream`);
-  source.onmessage = ({ data }) => { showEvent(JSON.parse(data)); refresh(); };
+  source.onmessage = ({ data }) => {
+    const event = JSON.parse(data);
+    showEvent(event);
+    refresh().then(() => { if (event.stream === chosen) return past.refresh(true); }).catch(() => {});
+  };
 }
 
 // The form ------------------------------------------------------------------------------------------------------------
 // Settings of a stream beside source and name come from the server's own schema.
 async function makeMoreFields() {
   const schema = (await call("GET", `${API}/openapi.json`)).components.schemas.StreamConfig;
+  const hints = described(schema.description ?? "");
   const fields = [];
   for (const [name, type] of Object.entries(schema.properties)) {
     if (["source", "id"].includes(name)) continue;
     const numeric = ["integer", "number"].includes(type.type);
     if (!numeric && !type.enum && type.type !== "boolean") continue;
     const kind = type.enum || type.type === "boolean" ? "select" : "input";
-    const input = element(kind, { id: `f-${name}`, name, "aria-describedby": `e-${name}` });
+    const input = element(kind, { id: `f-${name}`, name, "aria-describedby": `e-${name} h-${name}`, title: hints[name] ?? "" });
     if (kind === "input") {
       input.inputMode = type.type === "integer" ? "numeric" : "decimal";
       input.placeholder = type.default ?? "";
@@ -461,10 +304,20 @@ async function makeMoreFields() {
     input.dataset.type = type.type ?? "string";
     fields.push(element("div", { className: "field" },
       element("label", { htmlFor: `f-${name}`, textContent: spoken(name) }), input,
-      element("p", { className: "fault", id: `e-${name}`, hidden: true })));
+      element("p", { className: "fault", id: `e-${name}`, hidden: true }),
+      element("p", { className: "hint", id: `h-${name}`, textContent: hints[name] ?? "" })));
   }
   $("more-fields").replaceChildren(...fields);
   $("more").hidden = !fields.length;
+}
+
+// What a schema's description says of each attribute: lines of `name: text`, further lines of it deeper.
+function described(text) {
+  const said = {};
+  for (const [, , name, words] of text.matchAll(/^((?: {4}){1,2})(\w+): (.*(?:\n\1 {4}.*)*)/gm)) {
+    said[name] = words.replace(/\s+/g, " ").replaceAll("`", "").replace(/^./, (c) => c.toUpperCase()).replace(/\.$/, "");
+  }
+  return said;
 }
 
 function clearFaults(form) {
@@ -535,6 +388,13 @@ $("add-form").addEventListener("submit", async (event) => {
 
 $("opacity").addEventListener("input", () => { $("opacity-value").textContent = `${$("opacity").value} %`; styled = Date.now() + 1500; });
 $("opacity").addEventListener("change", () => restyle({ opacity: Number($("opacity").value) / 100 }));
+for (const button of $("drawn").children) {
+  button.addEventListener("click", () => {
+    const wanted = button.getAttribute("aria-pressed") !== "true";
+    button.setAttribute("aria-pressed", String(wanted));
+    restyle({ [button.dataset.key]: wanted });
+  });
+}
 $("as-table").addEventListener("click", () => {
   const table = $("chart-table").hidden;
   $("as-table").setAttribute("aria-pressed", String(table));

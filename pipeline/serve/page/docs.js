@@ -55,7 +55,7 @@ function callOf(method, path, operation) {
   if (body) inside.append(element("p", {}, "Takes ", element("a", { href: `#${nameOf(body.$ref)}`, textContent: nameOf(body.$ref) })));
   inside.append(element("h3", { textContent: "Answers" }), table(["Status", "Type", "Meaning"], gives));
   const example = body ? ` \\\n  -H 'content-type: application/json' -d '${nameOf(body.$ref).startsWith("Stream") ? '{"source": "synthetic:"}' : '{"opacity": 0.6}'}'` : "";
-  const pre = element("pre", { tabIndex: 0 }, element("code", { textContent: `curl${method === "GET" ? "" : ` -X ${method}`} ${location.origin}${path}${example}` }));
+  const pre = element("pre", { tabIndex: 0 }, element("code", { textContent: `curl${method === "GET" ? "" : ` -X ${method}`} ${location.origin}${root}${path}${example}` }));
   pre.setAttribute("aria-label", "Example");
   pre.setAttribute("role", "group");
   inside.append(pre);
@@ -64,7 +64,8 @@ function callOf(method, path, operation) {
     inside);
 }
 
-const made = await (await fetch("/api/v1/openapi.json")).json();
+const made = await (await fetch(new URL("../api/v1/openapi.json", import.meta.url))).json();
+const root = made.servers?.[0]?.url ?? "";
 $("description").textContent = made.info.description.replace(/`/g, "");
 const tags = new Map();
 for (const [path, methods] of Object.entries(made.paths)) {

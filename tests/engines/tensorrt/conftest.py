@@ -8,17 +8,27 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 
+from engines.tensorrt.plan import SideCar
 from tests.engines.tensorrt import double_cuda, double_tensorrt
+
+# msgspec resolves a struct's fields when it is first decoded. Were that while `doubles` has the modules imported anew,
+# this `SideCar` would for ever hold requests of another `PlanRequest`.
+msgspec.json.Decoder(SideCar)
 
 
 def install() -> None:
     """Put the doubles where TensorRT and CUDA are imported from; for a process of its own."""
     sys.modules["tensorrt"] = double_tensorrt
     cuda, bindings = ModuleType("cuda"), ModuleType("cuda.bindings")
+    utils = ModuleType("cuda.bindings.utils")
+    utils.get_cuda_native_handle = int  # type: ignore[attr-defined]  # the double's handles are numbers
     cuda.bindings, bindings.runtime = bindings, double_cuda  # type: ignore[attr-defined]  # made here
-    sys.modules.update({"cuda": cuda, "cuda.bindings": bindings, "cuda.bindings.runtime": double_cuda})
+    parts = {"runtime": double_cuda, "utils": utils}
+    sys.modules.update({"cuda": cuda, "cuda.bindings": bindings})
+    sys.modules.update({f"cuda.bindings.{name}": part for name, part in parts.items()})
 
 
 class Doubles:
@@ -61,6 +71,7 @@ def doubles(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     double_tensorrt.reset(request.param)
     install()
     yield Doubles()
+    monkeypatch.undo()  # later, it would put back the modules that a test had it take out
     _remove()
     sys.modules.update(before)
     for name, value in kept.items():

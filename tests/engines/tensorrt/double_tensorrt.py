@@ -42,6 +42,7 @@ class State:
     fails_to_run: int = 0
     capturable: bool = True
     builds: int = 0
+    contexts: int = 0
     calls: set[tuple[str, str, tuple[str, ...]]] = field(default_factory=set)
     typed: list[bool] = field(default_factory=list)
     flags: list[set[str]] = field(default_factory=list)
@@ -178,6 +179,11 @@ class ITensor:
     def shape(self) -> Dims:
         return Dims([size.dim_value or -1 for size in self._value.type.tensor_type.shape.dim])
 
+    @property
+    def dtype(self) -> DataType:
+        kinds = {1: DataType.FLOAT, 2: DataType.UINT8, 6: DataType.INT32, 7: DataType.INT64, 10: DataType.HALF}
+        return kinds[self._value.type.tensor_type.elem_type]
+
 
 @recorded
 class INetworkDefinition:
@@ -186,6 +192,17 @@ class INetworkDefinition:
 
     def get_input(self, index: Any) -> ITensor:
         return ITensor(self._model.graph.input[index])
+
+    def get_output(self, index: Any) -> ITensor:
+        return ITensor(self._model.graph.output[index])
+
+    @property
+    def num_inputs(self) -> int:
+        return len(self._model.graph.input)
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self._model.graph.output)
 
 
 @recorded
@@ -414,6 +431,7 @@ class ICudaEngine:
 @recorded
 class IExecutionContext:
     def __init__(self, engine: ICudaEngine) -> None:
+        state.contexts += 1
         self._engine = engine
         self._shape: tuple[int, ...] = ()
         self._addresses: dict[str, int] = {}

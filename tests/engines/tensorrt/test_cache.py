@@ -127,7 +127,8 @@ def test_a_side_car_says_what_its_plan_is(tmp_path: Path) -> None:
     cache = PlanCache(tmp_path / "new" / "folder")
     path = cache.store(REQUEST, b"plan", 12.3456)
     side_car = msgspec.json.decode(path.with_suffix(".json").read_bytes(), type=SideCar)
-    assert (side_car.request, side_car.plan_bytes, side_car.build_seconds) == (REQUEST, 4, 12.346)
+    assert msgspec.to_builtins(side_car.request) == msgspec.to_builtins(REQUEST)
+    assert (side_car.plan_bytes, side_car.build_seconds) == (4, 12.346)
     assert side_car.plan_sha256 == hashlib.sha256(b"plan").hexdigest()
     assert cache.find(REQUEST).plan == b"plan"
     assert path.name.startswith("drive-fp16-b8-")

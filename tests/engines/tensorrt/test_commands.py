@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 import engines
-from engines.engines_cli import app
+from engines.commands.engines import app
 from engines.errors import CheckFailed, DeviceError, ModelError, OutputError, RoadlensError, UsageError
 from engines.loading import Degraded
 from engines.tensorrt.cache import PlanCache
@@ -157,7 +157,7 @@ def test_without_tensorrt_the_next_best_is_taken(
         ("tensorrt", "torch", "library"),
         ("torch", "openvino", "library"),
     ]
-    with pytest.raises(DeviceError, match=r"PyTorch is not installed here; .*roadlens\[gpu\]"):
+    with pytest.raises(DeviceError, match=r"PyTorch is not installed here; .*'\.\[gpu\]'"):
         engines.load(model, "cuda")
     with pytest.raises(DeviceError, match="TensorRT cannot be used here"):
         engines.load(model, backend="tensorrt")
@@ -177,7 +177,7 @@ def test_an_old_tensorrt_is_not_used(
     [
         ({"device": "cpu", "backend": "tensorrt"}, "TensorRT runs on NVIDIA GPUs and not on the CPU"),
         ({"device": "cuda", "backend": "openvino"}, "OpenVINO runs on the CPU and not on `cuda`"),
-        ({"backend": "onnx"}, "no backend `onnx`; use auto, openvino, tensorrt, torch"),
+        ({"backend": "onnx"}, "no backend `onnx`; use auto, openvino, tensorrt, tensorrt-rtx, torch"),
         ({"device": "cuda:2"}, "no GPU cuda:2 here, only cuda:0"),
         ({"device": "gpu"}, "no device `gpu`; use auto, cpu, cuda or cuda:N"),
     ],
@@ -196,6 +196,7 @@ def test_the_cache_folder_is_the_users_to_choose(model: Path, doubles: Doubles, 
 def test_pytorch_by_name_and_a_pytorch_that_is_broken(
     model: Path, pictures: Pictures, doubles: Doubles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("torch")
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     seen: list[Any] = []
     engine = engines.load(model, "cpu", "fp32", backend="torch", observe=seen.append)
@@ -203,6 +204,6 @@ def test_pytorch_by_name_and_a_pytorch_that_is_broken(
     np.testing.assert_array_equal(engine(image).class_map, bits_of(image))
     engine.close()
     assert (engine.backend, seen) == ("torch", [])
-    monkeypatch.setitem(sys.modules, "engines.torch_engine", None)
+    monkeypatch.setitem(sys.modules, "engines.pytorch.engine", None)
     with pytest.raises(DeviceError, match="PyTorch cannot be used here"):
         engines.load(model, "cuda")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,7 +20,8 @@ from numpy.typing import NDArray
 
 import engines
 from engines.errors import DeviceError, ModelError
-from engines.fp8 import as_fp8
+from engines.flights import batch_ladder
+from engines.graphs.fp8 import as_fp8
 from engines.loading import Building, Degraded
 from tests.engines.tensorrt import double_cuda
 from tests.engines.tensorrt.conftest import Doubles
@@ -36,6 +39,7 @@ from tests.engines.tiny_models import (
 )
 
 if TYPE_CHECKING:
+    from engines.tensorrt import cuda
     from engines.tensorrt.engine import TensorRTEngine
 
 Pictures = Callable[[int], list[NDArray[np.uint8]]]
@@ -127,6 +131,64 @@ def test_pictures_on_the_gpu_stay_there(segmenter: Path, pictures: Pictures, dou
         with pytest.raises(ValueError, match="a picture of float32"):
             engine.submit([turned])
         turned.memory.close()
+
+
+class Part:
+    """A picture that is a part of a batch in one piece of the double's memory."""
+
+    def __init__(self, memory: cuda.DeviceMemory, number: int, shape: tuple[int, ...]) -> None:
+        self._memory, self.shape = memory, shape
+        self.__cuda_array_interface__ = {
+            "data": (memory.pointer + number * math.prod(shape), False), "shape": shape, "typestr": "|u1",
+            "version": 3, "stream": 0,
+        }  # fmt: skip
+
+    def untyped_storage(self) -> Any:
+        return SimpleNamespace(data_ptr=lambda: self._memory.pointer)
+
+
+def test_a_batch_in_one_piece_is_one_copy(segmenter: Path, pictures: Pictures, doubles: Doubles) -> None:
+    images = pictures(4)
+    with load(segmenter, in_flight=1) as engine:
+        whole = OnGpu(np.stack(images))
+        parts = [Part(whole.memory, number, images[0].shape) for number in range(4)]
+        alone = OnGpu(images[2])
+        for batch, numbers, copies in (
+            (parts, (0, 1, 2, 3), 1),
+            ([parts[0], parts[1], parts[3]], (0, 1, 3), 2),
+            ([parts[2], images[0], parts[0], parts[1]], (2, 0, 0, 1), 3),  # that of the host is one of its own
+            ([alone, parts[3]], (2, 3), 2),
+        ):
+            before = doubles.cuda.calls.count("cudaMemcpyAsync")
+            predictions = engine.submit(batch).result(30)
+            assert doubles.cuda.calls.count("cudaMemcpyAsync") - before == copies
+            for number, prediction in zip(numbers, predictions, strict=True):
+                np.testing.assert_array_equal(prediction.class_map, bits_of(images[number]))
+        whole.memory.close()
+        alone.memory.close()
+
+
+@pytest.mark.parametrize("capturable", [True, False])
+def test_nothing_is_prepared_on_the_way_of_a_frame(
+    segmenter: Path, pictures: Pictures, doubles: Doubles, capturable: bool
+) -> None:
+    """Every batch size, from the host and from the GPU, was made ready when the engine was made."""
+    doubles.tensorrt.capturable = capturable
+    making = ("cudaMalloc", "cudaHostAlloc", "cudaStreamBeginCapture", "cudaGraphInstantiate")
+    with load(segmenter, max_batch=12, in_flight=2) as engine:
+        contexts = doubles.tensorrt.contexts
+        images = pictures(12)
+        placed = [OnGpu(image) for image in images]
+        made = [doubles.cuda.calls.count(call) for call in making]
+        for count in (5, 12, 1, 7, 2, 11):
+            for batch in (images[:count], placed[:count]):
+                for image, prediction in zip(images, engine.submit(batch).result(30), strict=False):
+                    np.testing.assert_array_equal(prediction.class_map, bits_of(image))
+        assert [doubles.cuda.calls.count(call) for call in making] == made
+        assert doubles.tensorrt.contexts == contexts == 2 * len(batch_ladder(12))
+        for each in placed:
+            each.memory.close()
+    assert doubles.cuda.left() == []
 
 
 def test_the_plan_is_built_once_and_then_loaded(
@@ -323,14 +385,18 @@ def test_a_batch_size_without_room_runs_as_a_part_of_a_larger_one(
     segmenter: Path, pictures: Pictures, doubles: Doubles
 ) -> None:
     seen: list[Any] = []
+    # Two graphs a batch size, 4, 3, 2 and 1: the second of 3 finds no room, then the first of 2.
+    ok, full = cudaError_t.cudaSuccess, cudaError_t.cudaErrorMemoryAllocation
+    doubles.cuda.faults["cudaGraphInstantiate"] = [ok, ok, ok, full, full]
     with load(segmenter, in_flight=1, observe=seen.append) as engine:
-        doubles.cuda.faults["cudaGraphInstantiate"] = [cudaError_t.cudaErrorMemoryAllocation]
-        for _ in range(2):
-            images = pictures(2)
+        for count in (2, 3, 1, 4):
+            images = pictures(count)
             for image, prediction in zip(images, engine.submit(images).result(30), strict=True):
                 np.testing.assert_array_equal(prediction.class_map, bits_of(image))
     degraded = [event.sentence for event in seen if isinstance(event, Degraded)]
-    assert degraded == ["NVIDIA Double 80GB has no room to run bits in batches of 2; they run as a part of 4."]
+    said = "NVIDIA Double 80GB has no room to run bits in batches of {}; they run as a part of 4."
+    assert degraded == [said.format(count) for count in (3, 2)]
+    assert doubles.cuda.left() == []
 
 
 def test_what_cannot_be_captured_is_queued_call_by_call(segmenter: Path, pictures: Pictures, doubles: Doubles) -> None:
@@ -342,7 +408,8 @@ def test_what_cannot_be_captured_is_queued_call_by_call(segmenter: Path, picture
             for image, prediction in zip(images, engine.submit(images).result(30), strict=True):
                 np.testing.assert_array_equal(prediction.class_map, bits_of(image))
     assert doubles.cuda.launches == 0
-    assert {event.lacking for event in seen if isinstance(event, Degraded)} == {"capture"}
+    lacking = [event.lacking for event in seen if isinstance(event, Degraded)]
+    assert lacking == ["capture"] * 2, "once for each request that may be in flight"
     assert doubles.cuda.left() == []
 
 
@@ -351,6 +418,10 @@ def test_a_failing_request_fails_its_own_future_only(segmenter: Path, pictures: 
         engine.submit(pictures(1)).result(30)
         doubles.cuda.faults["cudaGraphLaunch"] = [cudaError_t.cudaErrorIllegalAddress]
         assert "IllegalAddress" in str(engine.submit(pictures(1)).exception(30))
+        (image,) = pictures(1)
+        np.testing.assert_array_equal(engine.submit([image]).result(30)[0].class_map, bits_of(image))
+    doubles.tensorrt.capturable = False
+    with load(segmenter) as engine:
         doubles.tensorrt.fails_to_run = 1
         assert "TensorRT cannot run bits: Error Code 7: a myelin error" in str(engine.submit(pictures(2)).exception(30))
         (image,) = pictures(1)
@@ -390,6 +461,14 @@ def test_closing_waits_for_what_is_in_flight_and_may_be_repeated(
     with pytest.raises(RuntimeError, match="closed"):
         engine.submit(pictures(1))
     assert doubles.cuda.left() == []
+
+
+def test_a_gpu_may_take_larger_batches_than_a_cpu(segmenter: Path, pictures: Pictures, doubles: Doubles) -> None:
+    with engines.load(segmenter, "cuda", "fp32", max_batch=2, gpu_batch=16) as engine:  # type: ignore[attr-defined]
+        assert (engine.backend, engine.max_batch) == ("tensorrt", 16)
+        assert len(engine.submit(pictures(16)).result(30)) == 16
+    with engines.load(segmenter, "cpu", "fp32", max_batch=2, gpu_batch=16) as engine:  # type: ignore[attr-defined]
+        assert engine.max_batch == 2
 
 
 def test_a_forgotten_engine_frees_the_gpu(segmenter: Path, pictures: Pictures, doubles: Doubles) -> None:

@@ -191,9 +191,10 @@ from engines.errors import DeviceError
 from engines.tensorrt.builder import build
 from engines.tensorrt.logger import logger
 from engines.tensorrt.plan import BuildOptions
+from tests.engines.tiny_models import SEGMENTER
 logger().log(tensorrt_bindings.ILogger.Severity.WARNING, "said")
 try:
-    build(b"", "drive", BuildOptions())
+    build(b"", SEGMENTER, BuildOptions())
 except DeviceError as error:
     print(error)
 """
@@ -272,3 +273,13 @@ def test_the_calls_to_cuda_exist() -> None:
         "cudaStreamNonBlocking",
     ):
         assert getattr(runtime, constant) == getattr(double_cuda, constant)
+
+
+def test_the_handle_of_a_stream_is_asked_for_as_nvidia_wants_it() -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime")
+    from cuda.bindings.utils import get_cuda_native_handle
+
+    assert get_cuda_native_handle(runtime.cudaStream_t(0x1234)) == 0x1234
+    lowest = next(line for line in (ROOT / "pyproject.toml").read_text().splitlines() if line.startswith("gpu = "))
+    assert "cuda-bindings>=12.9.1" in lowest, "before it waiting for an event held the interpreter lock"
+    assert "int(self.native)" not in (ROOT / "engines" / "tensorrt" / "cuda.py").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,8 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
 import httpx
 
-from pipeline.config import Config, ModelConfig
+from pipeline.config import Config, ModelConfig, ServeOptions
 from pipeline.serve.access import Access
-from pipeline.serve.options import ServeOptions
 from pipeline.serve.server import _server, url
 from pipeline.serve.service import Service
 
@@ -52,7 +52,8 @@ def running(
         client = stack.enter_context(httpx.Client(base_url=url(listening), timeout=60, headers=headers))
         try:
             if opened:
-                stack.callback(service.open().close)
+                service.open()
+                stack.callback(lambda: service.finish(time.monotonic() + 10))
             yield Server(url(listening), service, client)
         finally:
             service.close()

@@ -8,8 +8,9 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from engines.errors import UsageError
+from pipeline.config import ServeOptions
 from pipeline.serve.access import COOKIE, COOKIE_SECONDS, Access, Scope
-from pipeline.serve.options import ServeOptions, read_token
+from pipeline.serve.token import read_token
 from tests.pipeline.serve.conftest import running
 
 TOKEN = "0123456789abcdef0123"
@@ -61,8 +62,11 @@ def test_a_token_is_shown_as_bearer_or_cookie() -> None:
     assert status(access, request()) == 401
     assert status(access, request(authorization=f"Bearer {TOKEN}")) == 200
     assert status(access, request(authorization=f"Bearer {TOKEN}x")) == 401
-    assert status(access, request(authorization=f"Basic {TOKEN}")) == 401
+    assert status(access, request(authorization=f"Basic {TOKEN}")) == 401, "a password stands in base64, behind a name"
+    assert status(access, request(authorization=f"Bearer {TOKEN}", kind="websocket")) == 200
     assert status(access, request(cookie=f"a=b; {COOKIE}={cookie}")) == 200
+    both = f"{COOKIE}={cookie}; {COOKIE}=1.of-a-server-at-the-root"
+    assert status(access, request(cookie=both)) == 200, "whichever comes first"
     assert status(access, request(cookie=f"{COOKIE}=9{cookie}")) == 401
     assert status(access, request(cookie=f"{COOKIE}=é.é")) == 401
     assert status(Access(TOKEN), request(cookie=f"{COOKIE}={cookie}")) == 401, "another process signs otherwise"
@@ -92,6 +96,16 @@ def test_it_opens_to_other_machines_with_a_token_only(tmp_path: Path, monkeypatc
         read_token(ServeOptions(token_file=tmp_path / "nowhere"))
 
 
+def test_a_token_that_everybody_can_read_is_pointed_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    for mode, said in ((0o600, False), (0o640, False), (0o644, True), (0o602, True)):
+        file.chmod(mode)
+        caplog.clear()
+        assert read_token(ServeOptions(token_file=file)) == TOKEN
+        assert ("everybody on this machine" in caplog.text) == said
+
+
 def test_a_person_logs_in_and_out(segmenter: Path) -> None:
     with (
         running(segmenter, token=TOKEN, opened=False) as server,
@@ -106,7 +120,13 @@ def test_a_person_logs_in_and_out(segmenter: Path) -> None:
         assert right.headers["location"] == "/"
         assert {"HttpOnly", "SameSite=strict"} <= {p.strip() for p in right.headers["set-cookie"].split(";")}
         assert person.get("/api/v1/events").status_code == 200
+        copied = person.cookies[COOKIE]
         person.post("/logout")
         assert person.get("/api/v1/events").status_code == 401
+        assert httpx.get(f"{server.url}api/v1/events", cookies={COOKIE: copied}, timeout=30).status_code == 401
+        origin = server.url.rstrip("/").replace("http:", "https:")
+        behind = person.post("/login", data={"token": TOKEN}, headers={"origin": origin})
+        assert "Secure" not in right.headers["set-cookie"]
+        assert "Secure" in behind.headers["set-cookie"]
         with pytest.raises(InvalidStatus):
             connect(f"{server.socket_url}/api/v1/streams/a/view")

@@ -24,9 +24,9 @@ pytest.importorskip("uvicorn", reason="the extra `serve` is not installed")
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
+from tests.pipeline.messages.test_hostile_peers import attack, descriptors, resident, settled
 from tests.pipeline.rtsp_server import free_port
 from tests.pipeline.serve.test_process import serving, until_ready
-from tests.pipeline.test_hostile_peers import attack, descriptors, resident, settled
 
 pytestmark = [
     pytest.mark.slow,
@@ -112,7 +112,7 @@ def pester(url: str, random: np.random.Generator) -> None:
 
 def test_whatever_comes_in_the_server_serves_on_and_does_not_grow(tmp_path: Path, segmenter: Path) -> None:
     publishes = f"tcp://127.0.0.1:{free_port()}"
-    arguments = ["--model", segmenter, "--pub", publishes, "--hls", "hls", "--events", "events", DRIVE]
+    arguments = ["--model", segmenter, "--pub", publishes, "--hls", "hls", "--event-clips", "events", DRIVE]
     with serving(tmp_path, *arguments) as (process, url), httpx.Client(base_url=url, timeout=60) as client:
         port = urlsplit(url).port
         assert port is not None
@@ -137,7 +137,7 @@ def test_whatever_comes_in_the_server_serves_on_and_does_not_grow(tmp_path: Path
         def emitted() -> int:
             return int(client.get(f"{API}/streams/drive").json()["frames_out"])
 
-        strangers(80, seed=0)  # until every pool has its size
+        strangers(240, seed=0)  # until every pool has its size: 11 to 25 MB, then 2 to 3 MB in as many rounds
         before, opened = resident(process.pid), descriptors(process.pid)
         strangers(240, seed=1)
         assert process.poll() is None

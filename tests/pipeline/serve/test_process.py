@@ -72,7 +72,7 @@ def test_a_model_that_is_not_there_ends_the_server_with_its_sentence(roadlens: R
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("when", ["loading", "idle", "streaming", "watched", "backing off"])
 def test_a_signal_ends_it_within_five_seconds(
     tmp_path: Path, segmenter: Path, when: str, number: signal.Signals

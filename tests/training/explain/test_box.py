@@ -10,7 +10,7 @@ import pytest
 
 from engines.errors import UsageError
 from training.explain.box import BoxRule, ChosenRule, box_iou, choose_rule, evidence, fit_box, stored_rules
-from training.explain.methods import METHODS
+from training.explain.heat.methods import METHODS
 
 
 def blobs() -> np.ndarray:

@@ -17,9 +17,11 @@ from typer.testing import CliRunner, Result
 from engines.errors import ModelError, OutputError, RoadlensError, SourceError, UsageError
 from tests.engines.tiny_models import CONV, conv_model, save
 from tests.footage import write_clip
-from training.checkpoint import RECIPE_KEY, pack_recipe
+from training.checkpoint import pack_recipe
 from training.data.oxford_pet import BREEDS
 from training.explain import command
+from training.export import export
+from training.recipe import RECIPE_KEY
 from training.tasks.pet_localization import PetLocalization, PetLocalizationRecipe
 
 app = typer.Typer()
@@ -191,7 +193,7 @@ def test_a_model_is_scored_on_pictures_that_its_own_division_held_out(kind: str,
     task, path = PetLocalization(recipe), tmp_path / f"tiny.{kind}"
     network = task.build_model().eval()
     if kind == "onnx":
-        task.export(network, task.spec(64, 64, "1", ()), path)
+        export(task, network, task.spec(64, 64, "1", ()), path)
     else:
         weights = {f"average.module.{key}": value for key, value in network.state_dict().items()}
         torch.save({"state_dict": weights, RECIPE_KEY: pack_recipe(recipe)}, path)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.training.explain.tiny import HEIGHT, PATCH, WIDTH, Linear, OnePatch, chain, classifier, lit_patch, picture
-from training.explain.methods import heat_map
+from training.explain.heat.methods import heat_map
 from training.explain.randomisation import cascade, likeness, randomise, weights
 from training.explain.scores import (
     best_box_ious,

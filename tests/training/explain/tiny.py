@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.explain.network import Head, Network, to_tensor
+from training.explain.networks.network import Head, Network, to_tensor
 
 HEIGHT, WIDTH = 64, 96
 PATCH = (16, 56, 32, 72)

@@ -1,0 +1,1 @@
+"""Models that others exported, made into model files of the house: `roadlens models import` (IMPORT.md)."""

@@ -1,0 +1,1 @@
+"""What is done to a model file away from a stream: quantise, convert, verify, benchmark."""

@@ -1,0 +1,1 @@
+"""From predictions to an analysis: boxes, components, tracks, smoothing."""

@@ -1,0 +1,1 @@
+"""Where the car was: fixes of a satellite receiver, from the recording itself or a file beside it."""

@@ -1,0 +1,1 @@
+"""ZeroMQ sockets: where they bind, whom they let in, what bounds them, and how they end."""

@@ -1,0 +1,1 @@
+"""Pictures out: video files, clips of events, snapshots."""

@@ -1,0 +1,1 @@
+"""Pictures out to those who watch now: media servers, HLS, recordings, browsers."""

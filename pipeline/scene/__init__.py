@@ -1,0 +1,1 @@
+"""The synthetic drive: a street drawn with the exact class of every pixel."""

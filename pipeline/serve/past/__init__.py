@@ -1,0 +1,1 @@
+"""What was: a day of each stream in memory, and its files on disk."""

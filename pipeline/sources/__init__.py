@@ -1,0 +1,1 @@
+"""Footage in: an address becomes a source, a source yields frames."""

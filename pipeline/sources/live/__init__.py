@@ -1,0 +1,1 @@
+"""Cameras: connected, watched and connected again."""

@@ -1,0 +1,1 @@
+"""What a recording says of itself beside its pictures and its sound."""

@@ -1,0 +1,1 @@
+"""The faces of the data sets of the house, a module each; see `training.data.sets`."""

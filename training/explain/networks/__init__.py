@@ -1,0 +1,1 @@
+"""Networks as explanations see them: checkpoints, exported graphs, classifiers of torchvision."""

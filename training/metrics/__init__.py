@@ -1,0 +1,1 @@
+"""Figures of merit, a module for each kind of answer, and how a confusion matrix is drawn."""
