@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-import socket
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from anyio.from_thread import start_blocking_portal
 
 
 @dataclass
@@ -58,48 +59,33 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def proxying(upstream: str, habits: Habits, files: tuple[Path, Path]) -> Iterator[str]:
-    """The address of the proxy, `https://localhost:PORT/prefix`, while the block runs."""
+    """The address of the proxy, `https://localhost:PORT/prefix`, while the block runs.
+
+    One thread does all of it: an OpenSSL connection that one thread reads and another writes loses data.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*files)
     host, port = urlsplit(upstream).hostname, urlsplit(upstream).port
-    with socket.create_server(("127.0.0.1", 0)) as listening:
 
-        def serve() -> None:
-            while True:
-                try:
-                    plain, _ = listening.accept()
-                except OSError:
-                    return
-                threading.Thread(target=_pass_on, args=(context, plain, (host, port), habits), daemon=True).start()
+    async def passes_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            head = (await reader.readuntil(b"\r\n\r\n")).removesuffix(b"\r\n\r\n")
+            from_server, to_server = await asyncio.open_connection(host, port)
+            to_server.write(habits.rewritten(head))
+            await asyncio.gather(_pump(reader, to_server), _pump(from_server, writer))
 
-        threading.Thread(target=serve, daemon=True).start()
-        try:
-            yield f"https://localhost:{listening.getsockname()[1]}{habits.prefix}"
-        finally:
-            with suppress(OSError):
-                listening.shutdown(socket.SHUT_RDWR)
+    async def listen() -> asyncio.Server:
+        return await asyncio.start_server(passes_on, "127.0.0.1", 0, ssl=context)
 
-
-def _pass_on(context: ssl.SSLContext, plain: socket.socket, upstream: tuple[str, int], habits: Habits) -> None:
-    with suppress(OSError), context.wrap_socket(plain, server_side=True) as client:
-        head = b""
-        while b"\r\n\r\n" not in head:
-            if not (got := client.recv(65536)):
-                return
-            head += got
-        head, _, rest = head.partition(b"\r\n\r\n")
-        with socket.create_connection(upstream) as server:
-            server.sendall(habits.rewritten(head) + rest)
-            back = threading.Thread(target=_pump, args=(server, client), daemon=True)
-            back.start()
-            _pump(client, server)
-            back.join()
+    with start_blocking_portal("asyncio") as portal:
+        server = portal.call(listen)
+        yield f"https://localhost:{server.sockets[0].getsockname()[1]}{habits.prefix}"
+        portal.call(server.close)
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
     with suppress(OSError):
-        while got := source.recv(65536):
-            sink.sendall(got)
-    for end in (source, sink):
-        with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
+        while got := await source.read(65536):
+            sink.write(got)
+            await sink.drain()
+    sink.close()

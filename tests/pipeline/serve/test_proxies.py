@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
+from websockets.typing import Origin
 
 from engines.errors import UsageError
 from pipeline.config import Config, ServeOptions, check, read_config
@@ -90,10 +92,15 @@ def test_a_person_works_through_a_proxy_with_tls(
         cookie = {"cookie": f"{COOKIE}={browser.cookies[COOKIE]}"}
         trust = ssl.create_default_context(cafile=str(files[0]))
         view = f"{address.replace('https', 'wss', 1)}{API}/streams/a/view"
-        with connect(view, origin=origin, additional_headers=cookie, ssl=trust) as socket:  # type: ignore[arg-type]  # a NewType
-            socket.send("next")
-            assert json.loads(socket.recv(60))["width"] == 320
-            assert socket.recv(60)[:2] == b"\xff\xd8"
+
+        async def looks() -> tuple[str | bytes, str | bytes]:
+            async with connect(view, origin=Origin(origin), additional_headers=cookie, ssl=trust) as socket:
+                await socket.send("next")
+                return await socket.recv(), await socket.recv()
+
+        facts, picture = asyncio.run(asyncio.wait_for(looks(), 60))
+        assert json.loads(facts)["width"] == 320
+        assert picture[:2] == b"\xff\xd8"
 
         browser.post("/logout", headers=own)
         assert COOKIE not in browser.cookies
