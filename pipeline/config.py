@@ -190,6 +190,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         event_clips: the last seconds of live sources, kept as they came and saved on demand; null for none.
         jsonl: JSON lines out: a file for one stream, a folder for several, `-` for standard output.
         mcap: a recording of the run's messages, all streams in one file, that opens in Foxglove.
+        instances: whether each box in the messages tells which pixels of the class map are its own.
         anonymize: what is blurred in every picture that leaves the process; null for nothing.
         publish: ZeroMQ out, one or more sockets.
         metrics: Prometheus endpoint.
@@ -214,6 +215,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     event_clips: EventClipOptions | None = None
     jsonl: str | None = None
     mcap: Path | None = None
+    instances: bool = False
     anonymize: AnonymizeOptions | None = None
     publish: tuple[PublishConfig, ...] = ()
     metrics: MetricsConfig | None = None

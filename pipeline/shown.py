@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import UsageError
+from pipeline.analysis.instances import instance_map
 from pipeline.drawing.overlay import Overlay, OverlayStyle
 from pipeline.frame import Analysis
 from pipeline.pictures.colors import Colorimetry, scaler_colors
@@ -59,10 +60,24 @@ class Shown(Analysis):
         Raises:
             UsageError: there is no class map.
         """
+        return cast("UInt8", cv2.resize(self._mapped(), self._size(), interpolation=cv2.INTER_NEAREST_EXACT))
+
+    def instances(self) -> NDArray[np.uint16]:
+        """Which pixels of the class map are of which box, (h, w) uint16: 0 for those of nobody, n for those of
+        `boxes[n - 1]`; see `pipeline.analysis.instances`.
+
+        Raises:
+            UsageError: there is no class map.
+        """
+        return instance_map(self._mapped(), self.boxes, self.classes, self._size())
+
+    def _mapped(self) -> UInt8:
         if self.class_map is None:
             raise UsageError("this analysis has no class map: none of the models is a segmenter; add one that is")
-        size = (self.frame.image.width, self.frame.image.height)
-        return cast("UInt8", cv2.resize(self.class_map, size, interpolation=cv2.INTER_NEAREST_EXACT))
+        return self.class_map
+
+    def _size(self) -> tuple[int, int]:
+        return self.frame.image.width, self.frame.image.height
 
     def _repr_html_(self) -> str:
         """What a notebook shows of it: the overlaid picture, and what it says in a line."""

@@ -38,14 +38,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> Iterator[None]:
-    """Ctrl-C reaches the tests and the processes that they start. A shell starts what it puts in the background with
-    SIGINT ignored; Python then does not raise KeyboardInterrupt, and every child inherits it.
+    """Signals reach the tests and the processes that they start. A shell starts what it puts in the background with
+    SIGINT ignored, and `nohup` what it starts with SIGHUP; every child inherits that.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if before == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    meant = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.getsignal(number) for number in meant}
+    for number, handler in meant.items():
+        if before[number] == signal.SIG_IGN:
+            signal.signal(number, handler)
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.hookimpl(optionalhook=True)  # a GPU machine, and a user of a small environment, runs them without xdist

@@ -39,6 +39,9 @@ FOR_USERS = {
     "pipeline.sources.synthetic.synthetic_frames": "frames with exact labels, for whoever measures with them",
     "pipeline.frame.Analysis.to_supervision": "boxes for supervision's annotators and zones",
     "pipeline.shown.Shown.full_class_map": "classes by pixel of the frame, in a notebook",
+    "pipeline.shown.Shown.instances": "pixels of each box, in a notebook",
+    "pipeline.messages.wire.Received.instances": "pixels of each box of a message, in a subscriber",
+    "pipeline.scene.drive.SyntheticScene.instances": "exact pixels of each object, for whoever measures with them",
     "pipeline.shown.Shown._repr_html_": "asked for by a notebook",
 }
 """Names that are there for people's own programs, with what they use them for."""

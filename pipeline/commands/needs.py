@@ -34,6 +34,10 @@ def _pictures(config: Config, viewed: bool) -> bool:
     return _encoded(config, viewed) or viewed or any(options.picture is not None for options in config.publish)
 
 
+def _messages(config: Config, _viewed: bool) -> bool:
+    return bool(config.jsonl or config.mcap or config.publish)
+
+
 def _files(config: Config, _viewed: bool) -> bool:
     from pipeline.sources.live.address import may_be_recorded
 
@@ -76,6 +80,9 @@ PICTURES = Need(
     _pictures,
     "is about the pictures that leave the process, and none does here; give -o, --restream, --hls or --record too, or "
     "leave it out",
+)
+MESSAGES = Need(
+    _messages, "is about messages, and this run has none; give --jsonl, --mcap, --pub or --push too, or leave it out"
 )
 FILES = Need(_files, "plays files as if they were cameras, and every source is a camera already; leave it out")
 EITHER = Need(

@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 
 from engines.errors import UsageError
-from pipeline.commands.needs import CLASS_MAP, CLIPS, EITHER, ENCODED, FILES, OVERLAID, PICTURES, STREAMS, X264, Need
+from pipeline.commands.needs import (
+    CLASS_MAP,
+    CLIPS,
+    EITHER,
+    ENCODED,
+    FILES,
+    MESSAGES,
+    OVERLAID,
+    PICTURES,
+    STREAMS,
+    X264,
+    Need,
+)
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -140,6 +152,8 @@ SHARED = (
            flags=("-o", "--output")),
     Option("jsonl", "jsonl", str, "JSON lines: a .jsonl, a folder, or - for standard output."),
     Option("mcap", "mcap", Path, "Recording of the messages, which Foxglove opens.", value=str),
+    Option("instances", "instances", bool, "Each box in the messages tells which pixels are its own.",
+           flags=("--instances",), needs=(MESSAGES, CLASS_MAP)),
     Option("pub", "publish", list[str], "ZeroMQ PUB address: loses rather than waits. Repeatable.",
            "append", lambda address: {"bind": address, "pattern": "pub"}, {"metavar": "ADDRESS"}),
     Option("push", "publish", list[str], "ZeroMQ PUSH address: waits rather than loses. Repeatable.",

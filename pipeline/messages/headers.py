@@ -1,4 +1,4 @@
-"""The headers of messages: typed, versioned structs, made of what the pipeline says, and their published schema.
+"""The headers of messages: typed, versioned structs, and their published schema.
 
 `MESSAGES.md` is the page for people who read them in another language, `messages.schema.json` their JSON Schema
 (`python -m pipeline.messages.headers > pipeline/messages/messages.schema.json` writes it anew).
@@ -9,15 +9,14 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from operator import itemgetter
 from typing import Annotated, Any, Literal, cast, get_args
 
 import msgspec
 
-from engines.errors import SourceError, UsageError
-from pipeline.analysis.ahead.happenings import Event, Happening
-from pipeline.frame import Analysis, CapturedFrom, Ignored, Mode, plain_note, plain_text
-from pipeline.state import EndReason, SourceState, StateChange
+from engines.errors import SourceError
+from pipeline.analysis.ahead.happenings import Happening
+from pipeline.frame import CapturedFrom, Mode, plain_note
+from pipeline.state import EndReason, SourceState
 
 VERSION = 1
 """Fields, kinds and trees of topics may be added within a version; what a field means never changes within it, nor
@@ -51,11 +50,23 @@ class MessageError(SourceError):
     """Bytes that are not a message of this version of the wire format."""
 
 
+class SegmentationMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """The pixels of one object: COCO's compressed run lengths, as `pycocotools.mask.decode` takes them.
+
+    `size` is (height, width) of the grid into which the whole frame is squashed, that of the class map; `counts` runs
+    column by column from the top left.
+    """
+
+    size: tuple[Side, Side]
+    counts: str
+
+
 class BoxMessage(msgspec.Struct, frozen=True, kw_only=True):
     """An object: xyxy in pixels of the full-size frame, x right, y down, right and bottom edges exclusive.
 
     `class_id` and `label` are those of the model named by `origin`; `track` stays with the object from frame to frame
-    within its stream.
+    within its stream. `segmentation` is which pixels are its own, each of one object at most; it is left out where
+    the publisher tells of none, and where the class map has none of it.
     """
 
     x1: float
@@ -67,6 +78,7 @@ class BoxMessage(msgspec.Struct, frozen=True, kw_only=True):
     score: Share
     origin: str
     track: int | None = None
+    segmentation: SegmentationMessage | msgspec.UnsetType = msgspec.UNSET
 
 
 class Label(msgspec.Struct, frozen=True, kw_only=True):
@@ -309,134 +321,6 @@ Kind = Literal["analysis", "end", "status", "heartbeat", "picture", "event"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
-def from_change(change: StateChange, sequence: int, *, run: str = "") -> StatusMessage:
-    """The message of a change of state."""
-    return StatusMessage(
-        stream=change.stream,
-        sequence=sequence,
-        run=run,
-        state=change.state,
-        reason=change.reason,
-        cause=change.cause,
-        at=round(change.at, 6),
-        attempt=change.attempt,
-        reconnects=change.reconnects,
-        retry_in=None if change.retry_in is None else round(max(change.retry_in, 0.0), 3),
-    )
-
-
-def from_analysis(analysis: Analysis, sequence: int, *, run: str = "", run_start: int = 0) -> AnalysisMessage:
-    """The header of an analysis, without its mask.
-
-    Numbers are rounded to what they are good for, so that JSON stays short: pixels to 0.01, scores and times to 0.001,
-    areas to 0.0001, seconds to a microsecond. Notes stay as they are.
-
-    Raises:
-        UsageError: a note is nothing that JSON has, or the notes are too large; it names the note.
-    """
-    frame = analysis.frame
-    return AnalysisMessage(
-        stream=frame.stream,
-        sequence=sequence,
-        run=run,
-        run_start=run_start,
-        frame=frame.index,
-        pts=frame.pts,
-        time_base=(frame.time_base.numerator, frame.time_base.denominator),
-        time_s=round(frame.time, 6),
-        captured_at=round(float(frame.captured_at), 6),
-        captured_from=frame.captured_from,
-        width=frame.image.width,
-        height=frame.image.height,
-        mode=analysis.mode,
-        age_ms=round(float(analysis.age) * 1000, 3),
-        dropped_since_last=analysis.dropped_since_last,
-        models=tuple(analysis.models),
-        carried_from=dict(analysis.carried_from),
-        boxes=tuple(
-            BoxMessage(
-                x1=round(float(box.x1), 2),
-                y1=round(float(box.y1), 2),
-                x2=round(float(box.x2), 2),
-                y2=round(float(box.y2), 2),
-                class_id=int(box.class_id),
-                label=box.label,
-                score=round(float(box.score), 3),
-                origin=box.origin,
-                track=None if box.track is None else int(box.track),
-            )
-            for box in analysis.boxes
-        ),
-        area={name: round(float(share), 4) for name, share in analysis.area.items()},
-        timings_ms={stage: round(float(spent), 3) for stage, spent in analysis.timings.items()},
-        smoothed=analysis.unsmoothed is not None,
-        anonymized=analysis.anonymized,
-        notes=_noted(analysis) if analysis.notes else {},
-        ignored=None if frame.ignored is None else _left_out(frame.ignored),
-    )
-
-
-def _left_out(ignored: Ignored) -> IgnoredMessage:
-    polygons = tuple(tuple((round(float(x), 2), round(float(y), 2)) for x, y in each) for each in ignored.polygons)
-    x1, y1, x2, y2 = ignored.crop
-    return IgnoredMessage(crop=(x1, y1, x2, y2), polygons=polygons, share=round(ignored.share, 4))
-
-
-def event_of(event: Event, message: AnalysisMessage, sequence: int) -> EventMessage:
-    """The message of an event.
-
-    Args:
-        event: as it is in a frame.
-        message: of that frame's analysis.
-        sequence: number among the messages of events.
-    """
-    return EventMessage(
-        stream=message.stream,
-        sequence=sequence,
-        run=message.run,
-        analysis=message.sequence,
-        captured_at=message.captured_at,
-        id=event.id,
-        what=event.kind,
-        start_s=event.start,
-        end_s=event.end,
-        peak_s=event.peak,
-        confidence=event.confidence,
-        tracks=event.tracks,
-        figures=event.figures,
-        text=event.text,
-    )
-
-
-def picture_of(
-    analysis: Analysis, sequence: int, size: tuple[int, int], *, run: str = "", overlaid: bool = False
-) -> PictureMessage:
-    """The header of a picture of an analysed frame.
-
-    Args:
-        analysis: of the frame.
-        sequence: of the analysis.
-        size: width and height of the JPEG in pixels.
-        run: id of the publisher's run.
-        overlaid: whether the overlay is drawn on it.
-    """
-    frame = analysis.frame
-    return PictureMessage(
-        stream=frame.stream,
-        sequence=sequence,
-        run=run,
-        frame=frame.index,
-        pts=frame.pts,
-        time_base=(frame.time_base.numerator, frame.time_base.denominator),
-        time_s=round(frame.time, 6),
-        captured_at=round(float(frame.captured_at), 6),
-        width=size[0],
-        height=size[1],
-        overlaid=overlaid,
-        anonymized=analysis.anonymized,
-    )
-
-
 def kind_of(message: Header) -> Kind:
     """The kind of a message, as its header and topic name it."""
     return cast("Kind", message.__struct_config__.tag)
@@ -476,24 +360,6 @@ def schema() -> dict[str, Any]:
     return cast(
         "dict[str, Any]", msgspec.json.decode(msgspec.json.encode(document))
     )  # lists, where defaults are tuples
-
-
-def _noted(analysis: Analysis) -> dict[str, Any]:
-    """The notes of an analysis, checked."""
-    frame = analysis.frame
-    try:
-        if strange := [name for name in analysis.notes if not isinstance(name, str) or not name]:
-            raise ValueError(f"{strange[0]!r:.40} is no name: name each note by the stage that found it")
-        notes = {plain_text(name, name): plain_note(note, name) for name, note in analysis.notes.items()}
-        if (size := len(msgspec.json.encode(notes))) > MAX_NOTES:
-            sizes = {name: len(msgspec.json.encode(note)) for name, note in notes.items()}
-            largest, most = max(sizes.items(), key=itemgetter(1))
-            raise ValueError(
-                f"they have {size} bytes as JSON and may have {MAX_NOTES}; the largest is {largest!r:.80} with {most}"
-            )
-    except ValueError as error:
-        raise UsageError(f"the notes of {frame.stream}, frame {frame.index}, cannot go out: {error}") from None
-    return notes
 
 
 if __name__ == "__main__":

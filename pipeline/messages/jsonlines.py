@@ -31,6 +31,7 @@ class JsonLines:
         path: the file, or `-` for standard output.
         append: whether to go on behind what is in the file; cut a torn line off first (`truncate_lines`).
         first_sequence: where the numbering of a stream goes on after an interrupted run; 0 for one not named.
+        instances: whether boxes tell which pixels of the class map are theirs.
 
     Attributes:
         written: lines written.
@@ -40,11 +41,17 @@ class JsonLines:
     """
 
     def __init__(
-        self, path: Path | str, *, append: bool = False, first_sequence: Mapping[str, int] | None = None
+        self,
+        path: Path | str,
+        *,
+        append: bool = False,
+        first_sequence: Mapping[str, int] | None = None,
+        instances: bool = False,
     ) -> None:
         self.path = path
         self.written = 0
         self._first = dict(first_sequence or {})
+        self._instances = instances
         self._numbers: dict[str, Numbering] = {}
         self._lock = threading.Lock()
         self._file: int | None = None
@@ -70,7 +77,7 @@ class JsonLines:
             if self._file is None:
                 raise ValueError("the file is closed")
             if stream not in self._numbers:
-                self._numbers[stream] = Numbering(stream, first=self._first.get(stream, 0))
+                self._numbers[stream] = Numbering(stream, first=self._first.get(stream, 0), instances=self._instances)
             numbers = self._numbers[stream]
             line = to_json(numbers.header(analysis, numbers.take(analysis))) + b"\n"
             _write_whole(self._file, line, self.path)

@@ -214,6 +214,7 @@ class McapSink:
         lasting: whether streams come and go, so that the recording is whole whenever it is closed.
         unfinished: whether other files of the run still have partial names when it is closed: it keeps its own then, so
             that none looks complete without the others.
+        instances: whether boxes tell which pixels of the class map are theirs.
 
     Raises:
         OutputError: the file cannot be written.
@@ -229,7 +230,9 @@ class McapSink:
         *,
         lasting: bool = False,
         unfinished: Callable[[], bool] = lambda: False,
+        instances: bool = False,
     ) -> None:
+        self._instances = instances
         self.path, self.partial = path, partial_name(path)
         self._lasting, self._unfinished = lasting, unfinished
         self._run = secrets.token_hex(4)
@@ -311,7 +314,7 @@ class McapSink:
             self.partial.replace(self.path)
 
     def _of(self, stream: str) -> Numbering:
-        return self._numbers.setdefault(stream, Numbering(stream, self._run))
+        return self._numbers.setdefault(stream, Numbering(stream, self._run, instances=self._instances))
 
 
 def _said_at(header: Header, now: int) -> int:

@@ -6,16 +6,8 @@ from dataclasses import dataclass, field
 
 from pipeline.analysis.ahead.happenings import finding_of
 from pipeline.frame import Analysis
-from pipeline.messages.headers import (
-    AnalysisMessage,
-    EndMessage,
-    EventMessage,
-    Header,
-    StatusMessage,
-    event_of,
-    from_analysis,
-    from_change,
-)
+from pipeline.messages.composing import event_of, from_analysis, from_change
+from pipeline.messages.headers import AnalysisMessage, EndMessage, EventMessage, Header, StatusMessage
 from pipeline.state import EndReason, StateChange
 
 
@@ -29,6 +21,7 @@ class Numbering:
         stream: id of the stream.
         run: id of the run.
         first: first sequence number of this run; above 0 where an interrupted run was resumed.
+        instances: whether boxes tell which pixels are theirs.
         next: sequence number of the next analysis, or of the end.
         dropped: frames that the analyses say were dropped.
         open: whether an analysis came and no end since.
@@ -39,6 +32,7 @@ class Numbering:
     stream: str
     run: str = ""
     first: int = 0
+    instances: bool = False
     next: int = field(init=False)
     dropped: int = field(default=0, init=False)
     open: bool = field(default=False, init=False)
@@ -57,7 +51,7 @@ class Numbering:
 
     def header(self, analysis: Analysis, sequence: int) -> AnalysisMessage:
         """The header of an analysis that was counted."""
-        return from_analysis(analysis, sequence, run=self.run, run_start=self.first)
+        return from_analysis(analysis, sequence, run=self.run, run_start=self.first, instances=self.instances)
 
     def happened(self, message: AnalysisMessage) -> list[EventMessage]:
         """Count the events that begin or end in a frame; their messages."""

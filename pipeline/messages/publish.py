@@ -19,13 +19,13 @@ import msgspec
 
 from pipeline.drawing.overlay import Overlay, OverlayStyle
 from pipeline.frame import Analysis
+from pipeline.messages.composing import picture_of
 from pipeline.messages.headers import (
     AnalysisMessage,
     Header,
     HeaderFormat,
     HeartbeatMessage,
     MaskOption,
-    picture_of,
 )
 from pipeline.messages.numbering import Numbering
 from pipeline.messages.sockets.keys import ServerKeys
@@ -100,6 +100,7 @@ class Publisher:
         pattern: `pub` or `push`.
         header: how the headers are written.
         mask: how the class maps are written; `none` leaves them out.
+        instances: whether boxes tell which pixels of the class map are theirs.
         picture: pictures on request, with `pub` only; None for none.
         style: what is drawn on pictures, where they are overlaid and no output has drawn it already.
         high_water: messages queued for a peer that does not read.
@@ -131,6 +132,7 @@ class Publisher:
         *,
         header: HeaderFormat = "msgpack",
         mask: MaskOption = "png",
+        instances: bool = False,
         picture: PictureOptions | None = None,
         style: OverlayStyle | None = None,
         high_water: int = 16,
@@ -147,6 +149,7 @@ class Publisher:
         self.unsent: dict[str, int] = {}
         self._header = header
         self._mask = mask
+        self._instances = instances
         self._picture = picture if pattern == "pub" else None
         self._style = style or OverlayStyle()
         self._run = secrets.token_hex(4)
@@ -159,12 +162,8 @@ class Publisher:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._outlet = Outlet(
-            endpoint,
-            pattern,
-            high_water=high_water,
-            linger=linger,
-            stop=stop,
-            allow_remote=allow_remote, curve=curve, relay=relay, trees=CLASS_TREES,
+            endpoint, pattern, high_water=high_water, linger=linger, stop=stop, allow_remote=allow_remote, curve=curve,
+            relay=relay, trees=CLASS_TREES,
         )  # fmt: skip
         self.endpoint: str = self._outlet.endpoint
         self._pulse = threading.Thread(target=self._beat, name=f"pulse {self.endpoint}", daemon=True)
@@ -287,7 +286,7 @@ class Publisher:
     def _stream(self, name: str) -> _Stream:
         if name not in self._streams:
             first = self._first.get(name, 0)
-            self._streams[name] = _Stream(Numbering(name, self._run, first), first)
+            self._streams[name] = _Stream(Numbering(name, self._run, first, self._instances), first)
         return self._streams[name]
 
     def _send(self, stream: str, parts: list[bytes], *, wait: bool = True) -> bool:

@@ -29,6 +29,7 @@ from pipeline.messages.headers import (
     kind_of,
 )
 from pipeline.messages.masks import decode_png, decode_runs, encode_png, encode_runs
+from pipeline.messages.segmentations import decode_segmentation
 from pipeline.messages.topics import WITH_PREFIX, class_topic, classes_seen, current, topic
 
 
@@ -51,6 +52,25 @@ class Received:
     missed: int = 0
     restarted: bool = False
     parts: tuple[bytes, ...] = ()
+
+    def instances(self) -> NDArray[np.uint16] | None:
+        """Which pixels of the class map are of which box, (h, w) uint16: 0 for those of nobody, n for those of
+        `header.boxes[n - 1]`; None where no box says so.
+
+        Raises:
+            MessageError: a segmentation is none, or they are not of one size.
+        """
+        boxes = self.header.boxes if isinstance(self.header, AnalysisMessage) else ()
+        told = {n: box.segmentation for n, box in enumerate(boxes, 1) if box.segmentation}
+        if not told:
+            return None
+        sizes = {segmentation.size for segmentation in told.values()}
+        if len(sizes) > 1:
+            raise MessageError(f"the segmentations of one message are of several sizes: {sorted(sizes)}")
+        owners = np.zeros(sizes.pop(), np.uint16)
+        for number, segmentation in told.items():
+            owners[decode_segmentation(segmentation)] = number
+        return owners
 
 
 MAX_HEADER = 4 << 20

@@ -161,6 +161,13 @@ class Canvas:
         table[FIRST_THING : FIRST_THING + len(self._things)] = [class_id for class_id, _, _ in self._things]
         return as_picture(cv2.LUT(self.slots, table))
 
+    def tracks(self) -> NDArray[np.int32]:
+        """(H, W) int32: the track number of the thing that each pixel is of, 0 where it is of none."""
+        assert self.slots is not None
+        table = np.zeros(256, np.int32)
+        table[FIRST_THING : FIRST_THING + len(self._things)] = [track for _, track, _ in self._things]
+        return table[self.slots]
+
     def boxes(self) -> Iterator[Box]:
         """What is left to see of each thing after all that was drawn before it."""
         assert self.slots is not None

@@ -14,6 +14,8 @@ from __future__ import annotations
 from fractions import Fraction
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.frame import Box
 from pipeline.scene.canvas import Canvas, Lens, Paint
@@ -81,6 +83,10 @@ class SyntheticScene:
         """What is to be seen of every number plate and head of a frame: boxes labelled `plate` and `head`, with the
         class id and the track of their vehicle or person."""
         return tuple(self._draw(index, labelled=True).private_boxes())
+
+    def instances(self, index: int) -> NDArray[np.int32]:
+        """(H, W) int32: to which of the boxes of a frame each pixel belongs, by `track`; 0 for none."""
+        return self._draw(index, labelled=True).tracks()
 
     def picture(self, index: int) -> Picture:
         """Draw the picture of a frame alone, (H, W, 3) uint8 RGB: the same one, for less."""

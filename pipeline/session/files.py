@@ -34,13 +34,13 @@ class JsonLinesFile:
 
     name = "jsonl"
 
-    def __init__(self, path: Path, stream: str, first_frame: int) -> None:
+    def __init__(self, path: Path, stream: str, first_frame: int, *, instances: bool = False) -> None:
         self.path, self.partial = path, partial_name(path)
         self.stays_partial = False
         resumed = first_frame > 0
         if resumed:
             truncate_lines(self.partial, first_frame)
-        self._lines = JsonLines(self.partial, append=resumed, first_sequence={stream: first_frame})
+        self._lines = JsonLines(self.partial, append=resumed, first_sequence={stream: first_frame}, instances=instances)
 
     def consume(self, analysis: Analysis) -> None:
         """Write one line."""

@@ -94,13 +94,15 @@ def check_classes(config: Config, models: Sequence[LoadedModel]) -> None:
     """See that what is asked of the classes is asked of classes that there are.
 
     Raises:
-        UsageError: no model gives the class map that is to be smoothed, or a class to be hidden is none of theirs.
+        UsageError: no model gives the class map that is to be smoothed or shared out among boxes, or a class to be
+            hidden is none of theirs.
     """
     specs = [model.engine.spec for model in models]
-    if config.smoothing is not None and not any("class_map" in spec.outputs for spec in specs):
+    asked = {"`smoothing` (--smooth)": config.smoothing is not None, "`instances` (--instances)": config.instances}
+    if not any("class_map" in spec.outputs for spec in specs) and any(asked.values()):
         raise UsageError(
-            f"`smoothing` (--smooth) is of a segmenter's class map, and none of {_listed(s.name for s in specs)} gives "
-            "one; leave it out, or add a segmenter"
+            f"{next(name for name in asked if asked[name])} is of a segmenter's class map, and none of "
+            f"{_listed(s.name for s in specs)} gives one; leave it out, or add a segmenter"
         )
     names = [info.name for spec in specs for info in spec.classes]
     if unknown := [name for name in config.overlay.hide if name not in names]:

@@ -212,7 +212,7 @@ def _file_sinks(
         stream.resources.callback(side_car.close)  # the last to be closed
     for path in shared.files.outputs[stream.id]:
         if path.suffix.lower() == ".jsonl":
-            file = JsonLinesFile(path, stream.id, start.frame)
+            file = JsonLinesFile(path, stream.id, start.frame, instances=shared.config.instances)
             stream.resources.callback(file.close)
             sinks.append(file)
         else:

@@ -156,7 +156,7 @@ class Shared:
             publisher = self._publisher(options, first, relay)
             self.add_sink(publisher, publisher.close)
         if config.jsonl == "-":
-            lines = JsonLines("-", first_sequence=dict(first))
+            lines = JsonLines("-", first_sequence=dict(first), instances=config.instances)
             self.add_sink(lines, lines.close)
 
     def record_messages(self, going_on: Mapping[str, int] | None = None, *, lasting: bool = False) -> None:
@@ -168,7 +168,10 @@ class Shared:
         path = self.files.mcap
         if path is not None:
             check_writable(path)
-            sink = McapSink(path, going_on, lasting=lasting, unfinished=lambda: self.files.unfinished)
+            sink = McapSink(
+                path, going_on, lasting=lasting, unfinished=lambda: self.files.unfinished,
+                instances=self.config.instances,
+            )  # fmt: skip
             self.add_sink(sink, sink.close)
 
     def show(self, view: LiveView) -> None:
@@ -212,6 +215,7 @@ class Shared:
             options.pattern,
             header=options.header,
             mask=options.mask,
+            instances=self.config.instances,
             high_water=options.high_water if relay is None else max(options.high_water, RELAY_HIGH_WATER),
             linger=options.linger,
             stop=self._gives_up,

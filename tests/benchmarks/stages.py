@@ -42,7 +42,7 @@ from pycocotools import mask as coco
 from engines.classes import CITYSCAPES_CLASSES
 from pipeline.drawing.overlay import Overlay, OverlayStyle
 from pipeline.frame import Frame
-from pipeline.messages.headers import from_analysis
+from pipeline.messages.composing import from_analysis
 from pipeline.messages.masks import encode_png, encode_runs
 from pipeline.messages.publish import Publisher
 from pipeline.messages.subscriber import Subscriber

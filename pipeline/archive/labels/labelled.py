@@ -13,13 +13,10 @@ from numpy.typing import NDArray
 
 from engines.classes import IGNORE, ClassInfo
 from engines.spec import ModelSpec
+from pipeline.analysis.instances import instance_map
 from pipeline.frame import Box
 
 UInt8 = NDArray[np.uint8]
-
-AROUND = 0.1
-"""How far around its box pixels of its class are taken for those of a road user, as a share of the box's sides: a class
-map is coarser than a picture, and its edges are not where a box has its own."""
 
 
 class Region(NamedTuple):
@@ -101,29 +98,19 @@ def full_size(class_map: UInt8, width: int, height: int) -> UInt8:
 
 
 def areas(labelled: Labelled, classes: Sequence[ClassInfo]) -> Iterator[Area]:
-    """Everything labelled in a picture, each pixel once: road users with the pixels of their class in their box, then
-    of each class what is left.
-
-    Of boxes that overlap, the one that reaches further down has the pixels: it is nearer.
-    """
+    """Everything labelled in a picture, each pixel once: road users with those of their class that are theirs, then of
+    each class what is left."""
     places = {info.name: place for place, info in enumerate(classes)}
     class_map = labelled.class_map
     boxes = [box for box in labelled.boxes if box.label in places]
     if class_map is None:
         yield from (Area(places[box.label], None, _corners(box), box.score) for box in boxes)
         return
-    owners = np.zeros(class_map.shape, np.uint16)
-    order = sorted(range(len(boxes)), key=lambda k: (boxes[k].y2, k))
-    for share in (AROUND, 0.0):
-        for k in order:
-            part = _part(boxes[k], share, class_map.shape)
-            owners[part][class_map[part] == classes[places[boxes[k].label]].id] = k + 1
-    for k, box in enumerate(boxes):
-        part = _part(box, AROUND, class_map.shape)
-        region = _region(owners[part] == k + 1, part[1].start, part[0].start)
-        yield Area(places[box.label], region, _corners(box), box.score)
+    owners = instance_map(class_map, boxes, classes, (labelled.width, labelled.height), exact=True)
+    for number, box in enumerate(boxes, 1):
+        yield Area(places[box.label], _region(owners == number), _corners(box), box.score)
     for place, info in enumerate(classes):
-        if info.id != IGNORE and (region := _region((class_map == info.id) & (owners == 0), 0, 0)) is not None:
+        if info.id != IGNORE and (region := _region((class_map == info.id) & (owners == 0))) is not None:
             yield Area(place, region)
 
 
@@ -131,17 +118,9 @@ def _corners(box: Box) -> tuple[float, float, float, float]:
     return box.x1, box.y1, box.x2, box.y2
 
 
-def _part(box: Box, share: float, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """The pixels that a box touches, widened by a share of its sides."""
-    beside, above = share * (box.x2 - box.x1), share * (box.y2 - box.y1)
-    spans = ((box.y1 - above, box.y2 + above, shape[0]), (box.x1 - beside, box.x2 + beside, shape[1]))
-    rows, columns = (slice(max(0, int(np.floor(a))), min(most, int(np.ceil(b)))) for a, b, most in spans)
-    return rows, columns
-
-
-def _region(mask: NDArray[np.bool_], x: int, y: int) -> Region | None:
-    """The pixels of a part of a picture, without what lies around them; None where there are none."""
-    left, top, wide, high = cv2.boundingRect(mask.view(np.uint8)) if mask.size else (0, 0, 0, 0)
+def _region(mask: NDArray[np.bool_]) -> Region | None:
+    """Pixels of a picture, without what lies around them; None where there are none."""
+    left, top, wide, high = cv2.boundingRect(mask.view(np.uint8))
     if not wide:
         return None
-    return Region(x + left, y + top, np.ascontiguousarray(mask[top : top + high, left : left + wide]))
+    return Region(left, top, np.ascontiguousarray(mask[top : top + high, left : left + wide]))

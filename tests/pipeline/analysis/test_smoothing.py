@@ -29,7 +29,7 @@ from pipeline.config import Config, ModelConfig, StreamConfig, config_schema, re
 from pipeline.drawing import anonymize
 from pipeline.drawing.anonymize import AnonymizeOptions, AnonymizeStage
 from pipeline.frame import Frame
-from pipeline.messages.headers import from_analysis
+from pipeline.messages.composing import from_analysis
 from pipeline.pictures.inputs import network_input
 from pipeline.session import Session
 from pipeline.session.fingerprint import fingerprints

@@ -34,6 +34,7 @@ SHARED: dict[str, tuple[list[str], dict[str, Any]]] = {
     "output": (["-o", "out"], {"video.path": "out"}),
     "jsonl": (["--jsonl", "-"], {"jsonl": "-"}),
     "mcap": (["--mcap", "x.mcap"], {"mcap": "x.mcap"}),
+    "instances": (["--instances"], {"instances": True}),
     "pub": (["--pub", "tcp://127.0.0.1:2"], {"publish[1].bind": "tcp://127.0.0.1:2", "publish[1].pattern": "pub"}),
     "push": (["--push", "ipc:///x"], {"publish[1].bind": "ipc:///x", "publish[1].pattern": "push"}),
     "restream": (["--restream", UDP["address"]], {f"outputs.restream[1].{key}": value for key, value in UDP.items()}),
@@ -111,12 +112,14 @@ REFUSED: dict[str, dict[str, set[str]]] = {
         "event_clips": {"config", *LINES, *VIDEO},  # nobody could save one: `run` has no API
         **dict.fromkeys(OF_FILES, CAMERAS),
         "mode": PLAIN,
+        "instances": {*VIDEO},
         **{name: {*LINES} for name in ("anonymize", "anonymize_sparing", *OF_OVERLAYS, *OF_ENCODERS)},
     },
     "serve": {
         **{name: {"nothing", *CAMERAS} for name in OF_FILES},
         **{name: {"nothing"} for name in OF_STREAMS},
         "mode": {"nothing", *PLAIN},
+        "instances": {"nothing", *VIDEO},
         "workers": {"pipe"},
         **{name: {"nothing", *LINES} for name in OF_ENCODERS},  # viewers get JPEGs
     },

@@ -18,14 +18,8 @@ from hypothesis import strategies as st
 from engines.errors import RoadlensError
 from pipeline.commands.received import describe
 from pipeline.messages import topics
-from pipeline.messages.headers import (
-    MAX_NAME,
-    EndMessage,
-    HeartbeatMessage,
-    MessageError,
-    StatusMessage,
-    from_analysis,
-)
+from pipeline.messages.composing import from_analysis
+from pipeline.messages.headers import MAX_NAME, EndMessage, HeartbeatMessage, MessageError, StatusMessage
 from pipeline.messages.mcap import Recorder
 from pipeline.messages.recording import read_recording
 from pipeline.messages.wire import MAX_HEADER, decode, decode_header, encode

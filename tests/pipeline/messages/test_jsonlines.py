@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.errors import OutputError, SourceError
-from pipeline.messages import headers, wire
+from pipeline.messages import composing, headers, wire
 from pipeline.messages.jsonlines import JsonLines, complete_lines, read_lines, truncate_lines
 from tests.pipeline.fake_analysis import analysis
 
@@ -26,7 +26,7 @@ def test_a_line_is_the_header_of_the_message(tmp_path: Path) -> None:
         sink.consume(analysis(0, "other"))
         assert sink.written == 3
     expected = [
-        headers.from_analysis(analysis(*of), sequence)
+        composing.from_analysis(analysis(*of), sequence)
         for of, sequence in (((0, "drive"), 0), ((3, "drive"), 1), ((0, "other"), 0))
     ]
     assert path.read_bytes() == b"".join(wire.to_json(message) + b"\n" for message in expected)
@@ -86,7 +86,7 @@ def test_counting_and_cutting_lines(tmp_path_factory: pytest.TempPathFactory, li
 
 def test_a_torn_last_line_is_left_out_and_a_bad_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    line = wire.to_json(headers.from_analysis(analysis(0), 0))
+    line = wire.to_json(composing.from_analysis(analysis(0), 0))
     path.write_bytes(line + b"\n" + line[:-5])
     assert [each.sequence for each in read_lines(path)] == [0]
     path.write_bytes(line + b"\n" + line[:-5] + b"\n")

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from engines.classes import CITYSCAPES_CLASSES
 from engines.errors import OutputError, SourceError
-from pipeline.messages import headers, masks, topics, wire
+from pipeline.messages import composing, headers, masks, topics, wire
 from pipeline.messages.headers import AnalysisMessage, EndMessage, HeartbeatMessage, PictureMessage, StatusMessage
 from pipeline.messages.mcap import Recorder
 from pipeline.messages.publish import Publisher
@@ -63,13 +63,13 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 def one_of_each() -> list[tuple[headers.Header, list[bytes]]]:
     """A message of every kind, with masks both ways and headers both ways."""
-    seen = [headers.from_analysis(analysis(index), index, run="c0ffee") for index in range(3)]
+    seen = [composing.from_analysis(analysis(index), index, run="c0ffee") for index in range(3)]
     change = StateChange("drive", SourceState.BACKING_OFF, "the camera closed the connection", "ended", 5.0, 2, 1, 0.5)
-    status = headers.from_change(change, 0, run="c0ffee")
+    status = composing.from_change(change, 0, run="c0ffee")
     heartbeat = HeartbeatMessage(
         stream="drive", sequence=4, at=1.5, uptime_s=2.0, interval_s=1.0, next_sequence=3, sent=7, dropped=0
     )
-    picture = headers.picture_of(analysis(2), 2, (32, 18), run="c0ffee")
+    picture = composing.picture_of(analysis(2), 2, (32, 18), run="c0ffee")
     end = EndMessage(stream="drive", sequence=3, frames=3, dropped=0, reason="complete")
     sent = [
         wire.encode(status).parts,
@@ -169,7 +169,7 @@ def clocked(path: Path, seconds: list[float]) -> None:
     times = iter([round(1_700_000_000e9 + at * 1e9) for at in seconds])
     with Recorder(path, clock=lambda: next(times)) as recorder:
         for index in range(len(seconds)):
-            header = headers.from_analysis(analysis(index), index)
+            header = composing.from_analysis(analysis(index), index)
             recorder.write(header, wire.encode(header).parts)
 
 
@@ -253,7 +253,7 @@ def test_a_killed_recorder_leaves_a_file_that_is_read_and_can_be_made_whole(tmp_
 
 
 def test_a_mask_that_cannot_be_shown_is_recorded_all_the_same(tmp_path: Path) -> None:
-    parts = wire.encode(headers.from_analysis(analysis(0), 0), areas(), CITYSCAPES_CLASSES, mask="rle").parts
+    parts = wire.encode(composing.from_analysis(analysis(0), 0), areas(), CITYSCAPES_CLASSES, mask="rle").parts
     parts[2] = parts[2][:-1]
     with Recorder(tmp_path / "drive.mcap") as recorder:
         for _ in range(3):

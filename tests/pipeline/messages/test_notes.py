@@ -19,7 +19,7 @@ import pipeline
 from engines.errors import UsageError
 from pipeline.commands.received import describe
 from pipeline.frame import note_lines
-from pipeline.messages import headers, topics, wire
+from pipeline.messages import composing, headers, topics, wire
 from pipeline.messages.foxglove import Views, _fields
 from pipeline.messages.headers import AnalysisMessage, MessageError
 from pipeline.messages.jsonlines import JsonLines, read_lines
@@ -54,7 +54,7 @@ def same(a: Any, b: Any) -> bool:
 @settings(max_examples=80, deadline=None)
 @given(notes=NOTES)
 def test_notes_come_back_from_the_wire_as_they_were(written: Any, notes: dict[str, Any]) -> None:
-    encoded = wire.encode(headers.from_analysis(analysis(notes=notes), 0), header=written)
+    encoded = wire.encode(composing.from_analysis(analysis(notes=notes), 0), header=written)
     read = wire.decode(encoded.parts).header
     assert isinstance(read, AnalysisMessage)
     assert same(read.notes, notes)
@@ -110,7 +110,7 @@ def test_subscribers_get_them() -> None:
 
 
 def test_a_message_without_notes_is_one_of_a_publisher_that_knows_none() -> None:
-    message = json.loads(wire.to_json(headers.from_analysis(analysis(), 0)))
+    message = json.loads(wire.to_json(composing.from_analysis(analysis(), 0)))
     assert message.pop("notes") == {}
     read = wire.decode_header(json.dumps(message).encode())
     assert isinstance(read, AnalysisMessage)
@@ -119,12 +119,12 @@ def test_a_message_without_notes_is_one_of_a_publisher_that_knows_none() -> None
 
 def test_numbers_of_numpy_and_tuples_are_taken() -> None:
     notes = {"n": np.int16(3), "f": np.float32(0.5), "b": np.bool_(True), "t": (1, np.float64(2.0))}
-    assert same(headers.from_analysis(analysis(notes=notes), 0).notes, {"n": 3, "f": 0.5, "b": True, "t": [1, 2.0]})
+    assert same(composing.from_analysis(analysis(notes=notes), 0).notes, {"n": 3, "f": 0.5, "b": True, "t": [1, 2.0]})
 
 
 def test_a_note_one_byte_too_large_does_not() -> None:
     with pytest.raises(UsageError, match="65537 bytes"):
-        headers.from_analysis(analysis(notes={"a": "x" * (headers.MAX_NOTES - 7)}), 0)
+        composing.from_analysis(analysis(notes={"a": "x" * (headers.MAX_NOTES - 7)}), 0)
 
 
 # What JSON does not have ----------------------------------------------------------------------------------------------
@@ -164,14 +164,14 @@ def test_what_is_no_note_is_refused_by_its_name(notes: dict[Any, Any], said: str
 def test_the_deepest_and_the_largest_note_go_out() -> None:
     # 52 bytes for all but the letters: names, quotes, braces, and the 32 brackets of the other.
     notes = {"deep": nested(16), "large": "x" * (headers.MAX_NOTES - 52)}
-    assert headers.from_analysis(analysis(notes=notes), 0).notes == notes
+    assert composing.from_analysis(analysis(notes=notes), 0).notes == notes
 
 
 @pytest.mark.parametrize(
     "note", [b"bytes", {1: "left"}, math.nan, msgpack.Timestamp(0), msgpack.ExtType(5, b"x"), nested(17)]
 )
 def test_a_stranger_s_notes_that_are_no_json_are_refused(note: Any) -> None:
-    message = json.loads(wire.to_json(headers.from_analysis(analysis(), 0)))
+    message = json.loads(wire.to_json(composing.from_analysis(analysis(), 0)))
     message["notes"] = {"lanes": note}
     with pytest.raises(MessageError, match=r"notes|lanes"):
         wire.decode([topics.topic("drive", "analysis"), msgpack.packb(message)])
@@ -195,7 +195,7 @@ def test_notes_with_words_make_lines(notes: dict[str, Any], lines: list[str]) ->
 
 def view_of(views: Views, index: int, notes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is shown of the notes of a frame, and its schema."""
-    header = headers.from_analysis(analysis(index, notes=notes), index)
+    header = composing.from_analysis(analysis(index, notes=notes), index)
     view = next(views.of(header, None))
     jsonschema.validate(json.loads(msgspec.json.encode(view.content)), view.schema)
     return view.content["notes"], view.schema["properties"]["notes"]["properties"]

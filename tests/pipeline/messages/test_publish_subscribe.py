@@ -16,7 +16,7 @@ from engines.classes import CITYSCAPES_CLASSES
 from engines.errors import UsageError
 from pipeline.commands.received import describe
 from pipeline.frame import Box
-from pipeline.messages import headers, publish, topics, wire
+from pipeline.messages import composing, headers, publish, topics, wire
 from pipeline.messages.headers import (
     AnalysisMessage,
     EndMessage,
@@ -76,9 +76,9 @@ def heard(socket: zmq.Socket[bytes], last: bytes = b"/end") -> list[bytes]:
 )
 def test_topics_headers_and_payloads_belong_together(parts: list[Any], said: str) -> None:
     made = {
-        1: headers.from_analysis(analysis(), 0),
-        2: headers.picture_of(analysis(), 0, (4, 4)),
-        3: headers.from_change(AWAY, 0),
+        1: composing.from_analysis(analysis(), 0),
+        2: composing.picture_of(analysis(), 0, (4, 4)),
+        3: composing.from_change(AWAY, 0),
     }
     packed = [wire.encode(made[part]).parts[1] if isinstance(part, int) else part for part in parts]
     with pytest.raises(MessageError, match=said):
@@ -86,7 +86,7 @@ def test_topics_headers_and_payloads_belong_together(parts: list[Any], said: str
 
 
 def test_an_analysis_fits_the_topics_of_its_classes() -> None:
-    header = headers.from_analysis(analysis(area={"traffic light": 0.001, "sky": 0.0009}), 0)
+    header = composing.from_analysis(analysis(area={"traffic light": 0.001, "sky": 0.0009}), 0)
     assert topics.classes_seen(header) == {"car", "person", "traffic light"}
     for name in topics.classes_seen(header):
         assert wire.decode([topics.class_topic(name, "drive"), wire.encode(header).parts[1]]).header == header
@@ -111,7 +111,7 @@ def test_states_are_told_and_who_comes_late_gets_the_newest_at_once() -> None:
             assert (first.sequence, first.state) == (1, SourceState.STREAMING)
             publisher.status(AWAY)
             second = early.receive().header
-            assert second == headers.from_change(AWAY, 2, run=first.run)
+            assert second == composing.from_change(AWAY, 2, run=first.run)
             plain = plain_sub(publisher.endpoint, b"roadlens/v1/drive/status")
             assert wire.decode(plain.recv_multipart()).header == second
             with Subscriber(publisher.endpoint, streams=["drive"], kinds=["status"], timeout=60) as late:
@@ -122,7 +122,7 @@ def test_states_are_told_and_who_comes_late_gets_the_newest_at_once() -> None:
             plain.close(0)
             # which the client library passes over.
             publisher.status(STREAMING)
-            assert early.receive().header == headers.from_change(STREAMING, 3, run=first.run)
+            assert early.receive().header == composing.from_change(STREAMING, 3, run=first.run)
 
 
 def test_a_late_comer_behind_a_proxy_gets_the_state() -> None:
@@ -142,7 +142,7 @@ def test_a_late_comer_behind_a_proxy_gets_the_state() -> None:
         ):
             first = early.receive().header
             assert isinstance(first, StatusMessage)
-            assert first == headers.from_change(AWAY, 0, run=first.run)
+            assert first == composing.from_change(AWAY, 0, run=first.run)
             assert late.receive().header == first
         for change in (STREAMING, StateChange("drive", SourceState.FAILED, "given up", "refused", 4.0)):
             publisher.status(change)
@@ -267,12 +267,12 @@ def test_a_heartbeat_tells_of_a_loss_that_no_later_message_shows() -> None:
 
     tally = StreamTally(first=5)
     assert tally.overdue(beat(9)).count == 0, "what was sent before joining is not missed"
-    tally.add(headers.from_analysis(analysis(), 5, run="a"))
+    tally.add(composing.from_analysis(analysis(), 5, run="a"))
     assert tally.overdue(beat(6)).count == 0
     assert tally.overdue(beat(9, run="b")).count == 0, "of another run it says nothing yet"
     assert tally.overdue(beat(9)) == Gap("drive", 6, 3)
     assert tally.overdue(beat(9)).count == 0, "once"
-    assert tally.add(headers.from_analysis(analysis(), 10, run="a")) == Gap("drive", 9, 1)
+    assert tally.add(composing.from_analysis(analysis(), 10, run="a")) == Gap("drive", 9, 1)
     assert (tally.received, tally.missed) == (2, 4)
 
 
@@ -356,9 +356,9 @@ def test_who_subscribes_to_more_than_there_is_gets_a_frame_once_and_no_pictures(
 def test_a_replay_to_everything_sends_each_message_once() -> None:
     outlet = Outlet(ANYWHERE)
     everything = plain_sub(outlet.endpoint, b"")
-    picture = [*wire.encode(headers.picture_of(analysis(), 0, (4, 4))).parts, b"\xff\xd8"]
+    picture = [*wire.encode(composing.picture_of(analysis(), 0, (4, 4))).parts, b"\xff\xd8"]
     plain = [
-        wire.encode(headers.from_analysis(analysis(), 0)).parts,
+        wire.encode(composing.from_analysis(analysis(), 0)).parts,
         wire.encode(headers.EndMessage(stream="drive", sequence=1, frames=1, dropped=0, reason="complete")).parts,
     ]
     recorded = [Recorded(0, tuple(parts)) for parts in (picture, *plain)]
@@ -375,7 +375,7 @@ def test_a_replay_repeats_the_state_with_each_heartbeat() -> None:
         stream="drive", sequence=0, run="a", at=1.0, uptime_s=1.0, interval_s=1.0, next_sequence=0, sent=0, dropped=0
     )
     end = headers.EndMessage(stream="drive", sequence=0, frames=0, dropped=0, reason="complete")
-    recorded = [wire.encode(each).parts for each in (headers.from_change(AWAY, 0, run="a"), beat, beat, end)]
+    recorded = [wire.encode(each).parts for each in (composing.from_change(AWAY, 0, run="a"), beat, beat, end)]
     replay([Recorded(0, tuple(parts)) for parts in recorded], [outlet], speed=None, wait=True)
     kinds = [subject.rpartition(b"/")[2].decode() for subject in heard(reader)]
     assert kinds == ["status", "status", "heartbeat", "status", "heartbeat", "end"]
@@ -510,8 +510,8 @@ def test_every_kind_is_a_line_for_people() -> None:
     beat = HeartbeatMessage(
         stream="drive", sequence=4, at=1.5, uptime_s=2.0, interval_s=1.0, next_sequence=3, sent=7, dropped=0
     )
-    picture = headers.picture_of(analysis(anonymized=True), 2, (32, 18), overlaid=True)
-    assert [describe(h) for h in (headers.from_change(AWAY, 0), beat, picture)] == [
+    picture = composing.picture_of(analysis(anonymized=True), 2, (32, 18), overlaid=True)
+    assert [describe(h) for h in (composing.from_change(AWAY, 0), beat, picture)] == [
         "drive  backing_off: nothing listens there, again in 0.5 s",
         "drive  alive: 7 messages, 0 frames dropped, up 2 s",
         "drive #2  picture 32×18, overlaid, anonymized",

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from engines.errors import OutputError, SourceError, UsageError
 from pipeline.commands.received import describe, write_received
-from pipeline.messages import headers, wire
+from pipeline.messages import composing, headers, wire
 from pipeline.messages.headers import AnalysisMessage, EndMessage, MessageError
 from pipeline.messages.publish import Publisher
 from pipeline.messages.subscriber import Gap, StreamTally, Subscriber
@@ -33,7 +33,7 @@ from tests.pipeline.messages.test_publish import ANYWHERE, ROOT, until_subscribe
 
 
 def message(sequence: int, run: str = "a", run_start: int = 0) -> AnalysisMessage:
-    return headers.from_analysis(analysis(sequence), sequence, run=run, run_start=run_start)
+    return composing.from_analysis(analysis(sequence), sequence, run=run, run_start=run_start)
 
 
 # What was missed ------------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def test_kinds_that_come_later_are_passed_over() -> None:
 
 @pytest.mark.parametrize(("streams", "sequences"), [(["b"], [0, 1]), (["a", "b"], [0, 0, 1, 1]), (None, [0, 0, 1, 1])])
 def test_it_ends_when_all_streams_have_ended(streams: list[str] | None, sequences: list[int]) -> None:
-    sent = [wire.encode(headers.from_analysis(analysis(0, stream), 0)).parts for stream in "ab"]
+    sent = [wire.encode(composing.from_analysis(analysis(0, stream), 0)).parts for stream in "ab"]
     sent += [
         wire.encode(EndMessage(stream=stream, sequence=1, frames=1, dropped=0, reason="complete")).parts
         for stream in "ab"
@@ -289,7 +289,7 @@ def test_a_pipe_that_closes_ends_it_quietly() -> None:
 @pytest.mark.parametrize("stream", ["../../evil", "..", ".", ".hidden", "/etc/passwd", "a/b", "nul\0l", "Kühler 1"])
 def test_a_stream_cannot_write_outside_its_folder(tmp_path: Path, stream: str) -> None:
     folder = tmp_path / "out"
-    header = headers.from_analysis(analysis(0, stream), 0, run="../x")
+    header = composing.from_analysis(analysis(0, stream), 0, run="../x")
     write_received(wire.decode(wire.encode(header, areas()).parts), folder)
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) == 2
@@ -303,7 +303,7 @@ def test_where_there_is_a_json_the_message_is_complete(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
     try:
         with pytest.raises(OutputError, match="cannot be written"):
-            write_received(Received(headers.from_analysis(analysis(0), 0)), tmp_path)
+            write_received(Received(composing.from_analysis(analysis(0), 0)), tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.rglob("*.json"))
@@ -316,7 +316,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None
 
 
 def test_a_line_for_people_needs_nothing_but_the_header() -> None:
-    bare = headers.from_analysis(analysis(0, boxes=(), area={}), 0)
+    bare = composing.from_analysis(analysis(0, boxes=(), area={}), 0)
     assert describe(bare) == "drive #0  frame 0  0.000 s  age 42 ms"
 
 

@@ -22,7 +22,7 @@ from hypothesis.extra import numpy as hnp
 
 from engines.classes import CITYSCAPES_CLASSES, ClassInfo
 from pipeline.frame import Box
-from pipeline.messages import headers, masks, topics, wire
+from pipeline.messages import composing, headers, masks, topics, wire
 from pipeline.messages.headers import AnalysisMessage, EndMessage, Header, MessageError
 from tests.pipeline.fake_analysis import analysis, areas
 
@@ -33,7 +33,7 @@ END = EndMessage(stream="drive", sequence=3, frames=3, dropped=1, reason="comple
 
 
 def header(**changes: Any) -> AnalysisMessage:
-    return msgspec.structs.replace(headers.from_analysis(analysis(3), 3, run="c0ffee", run_start=1), **changes)
+    return msgspec.structs.replace(composing.from_analysis(analysis(3), 3, run="c0ffee", run_start=1), **changes)
 
 
 # The header ---------------------------------------------------------------------------------------------------------
@@ -78,7 +78,9 @@ def test_the_header_says_what_the_analysis_says() -> None:
 
 def test_numbers_of_numpy_are_written_like_any_other() -> None:
     box = Box(*np.float32([1.5, 2, 3, 4]), np.int32(2), "car", np.float32(0.25), "m", np.int64(9))
-    boxes = headers.from_analysis(analysis(boxes=(box,), area={"road": np.float64(0.5)}, age=np.float32(0.5)), 0).boxes
+    boxes = composing.from_analysis(
+        analysis(boxes=(box,), area={"road": np.float64(0.5)}, age=np.float32(0.5)), 0
+    ).boxes
     assert msgspec.to_builtins(boxes[0]) == {
         "x1": 1.5, "y1": 2.0, "x2": 3.0, "y2": 4.0,
         "class_id": 2, "label": "car", "score": 0.25, "origin": "m", "track": 9,

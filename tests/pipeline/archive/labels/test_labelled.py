@@ -39,8 +39,8 @@ def found(what: Labelled) -> list[Area]:
 def test_the_nearer_of_two_boxes_has_what_both_cover_and_the_rest_is_of_nobody() -> None:
     class_map = np.full((20, 30), ROAD, np.uint8)
     class_map[5:15, 2:24] = CAR
-    far, near = a_box(2, 5, 14, 12), a_box(10, 5, 20, 15)
-    first, second, road, rest = found(labelled(class_map, near, far))
+    boxes = a_box(10, 5, 20, 15), a_box(2, 5, 14, 12)
+    first, second, road, rest = found(labelled(class_map, *boxes))
     assert (first.box, first.place, first.score) == ((10, 5, 20, 15), 1, 0.9)
     assert (second.box, second.place) == ((2, 5, 14, 12), 1)
     assert (road.place, road.box) == (0, None)
@@ -48,15 +48,16 @@ def test_the_nearer_of_two_boxes_has_what_both_cover_and_the_rest_is_of_nobody()
     assert first.region is not None
     assert second.region is not None
     assert rest.region is not None
-    # A tenth around it: columns 9 to 20, of which the far box's own is not taken.
-    expected = np.zeros((20, 30), np.bool_)
-    expected[5:15, 10:21] = True
-    expected[12:15, 9] = True
-    np.testing.assert_array_equal(first.region.whole(30, 20), expected)
-    expected[:] = False
-    expected[5:12, 2:10] = True
-    expected[12, 2:9] = True
-    np.testing.assert_array_equal(second.region.whole(30, 20), expected)
+    # A tenth around them; what both reach is nearer, in halves of their sides, to one of their middles.
+    far, near = np.zeros((20, 30), np.bool_), np.zeros((20, 30), np.bool_)
+    far[5:13, 2:16] = near[5:16, 9:21] = True
+    across, down = np.arange(30) + 0.5, np.arange(20)[:, None] + 0.5
+    to_far = np.maximum(abs(across - 8) / 6, abs(down - 8.5) / 3.5)
+    to_near = np.maximum(abs(across - 15) / 5, abs(down - 10) / 5)
+    cars = class_map == CAR
+    both = far & near
+    np.testing.assert_array_equal(first.region.whole(30, 20), cars & near & ~(both & (to_far <= to_near)))
+    np.testing.assert_array_equal(second.region.whole(30, 20), cars & far & ~(both & (to_far > to_near)))
     assert rest.region.pixels == 10 * 22 - first.region.pixels - second.region.pixels
 
 
