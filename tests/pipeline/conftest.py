@@ -47,7 +47,7 @@ def roadlens(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "pipeline.cli", *map(str, arguments)],
-            capture_output=True, text=True, cwd=tmp_path, timeout=120,
+            capture_output=True, text=True, cwd=tmp_path, timeout=280,
             env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}, check=False, **options,
         )  # fmt: skip
 

@@ -10,6 +10,7 @@ import pytest
 import engines
 import engines.bundled
 from engines.engine import Precision
+from engines.openvino import adds_bytes_exactly
 from engines.spec import read_spec
 from training.catalogue import open_task, read_recipe
 from training.data.cityscapes_pairs import load_pairs
@@ -20,6 +21,9 @@ from training.metrics.segmentation import SegmentationEvaluation
 
 PAIRS = Path(__file__).parents[3] / "shared" / "data" / "cityscapes_pairs"
 ON_DISK = pytest.mark.skipif(not PAIRS.is_dir(), reason="needs the Cityscapes pairs beside the checkout")
+
+INT8_LOSES = 0.010 if adds_bytes_exactly() else 0.020
+"""Mean IoU that int8 may lose; more where sums of bytes saturate, of which the engine warns and the cards tell."""
 
 
 def test_the_unet_ships_with_its_quantised_twin_and_a_card() -> None:
@@ -84,8 +88,8 @@ def test_the_default_model_keeps_its_figures_on_dev_in_every_precision() -> None
     assert found["fp32"]["mean_iou"] >= 0.51
     assert found["fp32"]["mean_ap"] >= 0.33
     assert found["auto"]["mean_iou"] >= found["fp32"]["mean_iou"] - 0.003
-    assert found["int8"]["mean_iou"] >= found["fp32"]["mean_iou"] - 0.010
-    assert found["int8"]["mean_ap"] >= found["fp32"]["mean_ap"] - 0.015
+    assert found["int8"]["mean_iou"] >= found["fp32"]["mean_iou"] - INT8_LOSES
+    assert found["int8"]["mean_ap"] >= found["fp32"]["mean_ap"] - INT8_LOSES - 0.005
 
 
 @pytest.mark.slow
@@ -103,6 +107,6 @@ def test_the_unet_keeps_its_figures_on_val_in_every_precision() -> None:
     assert found["fp32"].mean_iou >= 0.40
     assert all(c.iou is not None and c.iou > 0 for c in found["fp32"].classes), "no class at zero"
     assert found["auto"].mean_iou >= found["fp32"].mean_iou - 0.003
-    assert found["int8"].mean_iou >= found["fp32"].mean_iou - 0.010
+    assert found["int8"].mean_iou >= found["fp32"].mean_iou - INT8_LOSES
     stated = next(m for m in read_spec(engines.bundled.resolve("cityscapes-unet")).metrics if m.name == "mean_iou")
     assert found["fp32"].mean_iou == pytest.approx(stated.value, abs=0.002), "the card says what is measured"

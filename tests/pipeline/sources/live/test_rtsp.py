@@ -24,7 +24,7 @@ from tests.pipeline.scripted_engine import ScriptedEngine
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "there")
 
 LONG = 90.0
-READ_TIMEOUT = 2.0
+READ_TIMEOUT = 5.0
 FOOTAGE = sorted((Path(__file__).parents[5] / "shared" / "data" / "footage").glob("*h264*.mp4"))
 
 
