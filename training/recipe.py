@@ -27,14 +27,18 @@ Seed = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 """What every generator of random numbers takes."""
 Rate = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-EncoderName = Literal["mobilenet_v2", "resnet18", "resnet50"]
+EncoderName = Literal[
+    "mobilenet_v2", "resnet18", "resnet50", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"
+]
 
 
 class UNetSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="unet"):
-    """See `training.models.unet.UNet`. `decoder`: channels of the stages at strides 16, 8, 4 and 2."""
+    """See `training.models.unet.UNet`. `decoder`: channels of the stages at strides 16, 8, 4 and 2; the first `refined`
+    of them have a second convolution."""
 
     encoder: EncoderName = "mobilenet_v2"
     decoder: tuple[Positive, Positive, Positive, Positive] = (192, 128, 64, 32)
+    refined: Annotated[int, msgspec.Meta(ge=0, le=4)] = 4
 
 
 class PSPNetSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="pspnet"):

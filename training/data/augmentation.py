@@ -48,19 +48,21 @@ def stretched(matrix: NDArray[np.float32], picture: UInt8, size: tuple[int, int]
 
 
 def warp(
-    image: UInt8, label: UInt8, matrix: NDArray[np.float32], size: tuple[int, int] | None = None
-) -> tuple[UInt8, UInt8]:
-    """A view of a picture and its label alike; what falls outside is black and ignored.
+    image: UInt8, label: UInt8, matrix: NDArray[np.float32], size: tuple[int, int] | None = None,
+    outside: int = IGNORE,
+) -> tuple[UInt8, UInt8]:  # fmt: skip
+    """A view of a picture and its label alike; what falls outside is black.
 
     Args:
         image: (H, W, 3) uint8.
         label: (H, W) uint8, 255 ignored.
         matrix: of `affine` or `stretched`.
         size: height and width of the view; those of the label if left out.
+        outside: label of what falls outside.
     """
     height, width = size or label.shape
     view = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR)
-    truth = cv2.warpAffine(label, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=(IGNORE,))
+    truth = cv2.warpAffine(label, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=(outside,))
     return view.astype(np.uint8, copy=False), truth.astype(np.uint8, copy=False)
 
 
@@ -95,3 +97,29 @@ def random_photometry(image: UInt8, rng: np.random.Generator, strength: float) -
     if rng.random() < 0.25 * strength:
         result = cv2.GaussianBlur(result, (3, 3), 0)
     return result.astype(np.uint8, copy=False)
+
+
+def random_damage(image: UInt8, rng: np.random.Generator) -> UInt8:
+    """One of what bad light, a cheap camera and a low bit rate do to a picture: dusk, noise, loss of detail, JPEG.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        rng: source of randomness.
+    """
+    kind = rng.integers(4)
+    if kind == 0:
+        level = np.linspace(0, 1, 256) ** rng.uniform(1.3, 2.8) * rng.uniform(100, 255)
+        dark = cv2.LUT(image, np.rint(level).astype(np.uint8))
+        return cv2.add(dark, rng.integers(0, rng.integers(2, 12), image.shape, np.uint8))
+    if kind == 1:
+        noise = np.empty(image.shape, np.int16)
+        cv2.setRNGSeed(int(rng.integers(2**31)))
+        cv2.randn(noise, (0, 0, 0), (float(rng.uniform(3, 16)),) * 3)
+        return np.asarray(cv2.add(image, noise, dtype=cv2.CV_8U), np.uint8)
+    if kind == 2:
+        height, width = image.shape[:2]
+        share = rng.uniform(0.35, 0.8)
+        small = cv2.resize(image, (int(width * share), int(height * share)), interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+    _, coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(8, 50))])
+    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)

@@ -274,11 +274,13 @@ def _store(path: Path, pairs: Pairs) -> None:
         raise OutputError(f"{path} could not be written ({error.strerror}); give another --cache or none") from None
 
 
-def class_frequencies(labels: Sequence[UInt8] | UInt8) -> NDArray[np.float64]:
-    """Share of the labelled pixels that each of the 19 classes holds: (19,) float64, summing to 1."""
+def class_frequencies(
+    labels: Sequence[UInt8] | UInt8, classes: int = len(CITYSCAPES_CLASSES)
+) -> NDArray[np.float64]:  # fmt: skip
+    """Share of the labelled pixels that each class holds: (classes,) float64, summing to 1."""
     counts = np.zeros(256, np.int64)
     for label in labels:
         counts += np.bincount(label.ravel(), minlength=256)
-    known = counts[: len(CITYSCAPES_CLASSES)].astype(np.float64)
+    known = counts[:classes].astype(np.float64)
     shares: NDArray[np.float64] = known / max(known.sum(), 1.0)
     return shares

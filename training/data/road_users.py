@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.classes import CITYSCAPES_CLASSES
+from engines.classes import CITYSCAPES_CLASSES, IGNORE
 from engines.errors import SourceError
-from training.data.augmentation import affine, random_photometry, stretched, warp
+from training.data.augmentation import affine, random_damage, random_photometry, stretched, warp
 from training.data.cityscapes_pairs import SIDE, Pairs, Split, load_pairs
+from training.data.void import VOID, draw_void
 from training.recipe import Augmentation
 
 UInt8 = NDArray[np.uint8]
@@ -35,6 +37,9 @@ LEAST_HEIGHT, LEAST_WIDTH = 4.0, 2.0
 
 LEAST_VISIBLE = 0.4
 """A box that a view cuts down to less than this share of its area is not sure."""
+
+HIDDEN = 0.9
+"""A box that is covered by this share in a view is not in it; from half of that on it is not sure."""
 
 SPREAD = 0.12
 """Standard deviation of the bell around a centre, in sides of the box."""
@@ -215,6 +220,25 @@ def moved(boxes: Boxes, matrix: Float32, height: int, width: int) -> Boxes:
     return Boxes(cut[inside], boxes.labels[inside], (boxes.sure & large & seen)[inside])
 
 
+def without_hidden(boxes: Boxes, covered: NDArray[np.bool_]) -> Boxes:
+    """The boxes that are not covered; those that are by half are not sure any more.
+
+    Args:
+        boxes: in pixels of the view.
+        covered: (H, W), of the view.
+    """
+    if not len(boxes.labels) or not covered.any():
+        return boxes
+    total = cv2.integral(covered.astype(np.uint8))
+    # The nearest whole pixels, one at least.
+    limits = np.array(covered.shape[::-1])
+    first = np.minimum(np.rint(boxes.corners[:, :2]).astype(int), limits - 1)
+    (x1, y1), (x2, y2) = first.T, np.maximum(np.rint(boxes.corners[:, 2:]).astype(int), first + 1).T
+    share = (total[y2, x2] - total[y1, x2] - total[y2, x1] + total[y1, x1]) / ((x2 - x1) * (y2 - y1))
+    shown = share < HIDDEN
+    return Boxes(boxes.corners[shown], boxes.labels[shown], (boxes.sure & (share < HIDDEN / 2))[shown])
+
+
 def draw_targets(
     boxes: Boxes, height: int, width: int, stride: int, classes: int = len(ROAD_USERS)
 ) -> tuple[Float32, Float32, Float32]:
@@ -270,6 +294,9 @@ class RandomScenes:
         stride: pixels of a cell of the heat map.
         size: height and width of a view.
         shares: (N,) how often each picture is drawn, one in sum.
+        void: share of the views that something is drawn into which is no picture of the road. None leaves what falls
+            outside of a picture, too, without a label.
+        damaged: share of the views that `random_damage` is done to.
     """
 
     photos: UInt8
@@ -279,6 +306,8 @@ class RandomScenes:
     stride: int
     size: tuple[int, int]
     shares: NDArray[np.float64]
+    void: float | None = None
+    damaged: float = 0.0
 
     def __call__(self, index: int, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
         """A view of picture `index`: picture (H, W, 3) and label (H, W), uint8, then what `draw_targets` gives.
@@ -290,9 +319,13 @@ class RandomScenes:
         height, width = self.size
         matrix = affine(height, width, rng, self.options.scale, self.options.aspect)
         matrix = stretched(matrix, self.labels[index], self.size)
-        picture, label = warp(self.photos[index], self.labels[index], matrix, self.size)
+        outside = IGNORE if self.void is None else VOID
+        picture, label = warp(self.photos[index], self.labels[index], matrix, self.size, outside)
+        boxes = moved(self.boxes[index], matrix, height, width)
+        if self.void is not None and rng.random() < self.void:
+            picture, label = draw_void(picture, label, rng)
+            boxes = without_hidden(boxes, label == VOID)
         picture = random_photometry(picture, rng, self.options.photometry)
-        targets = draw_targets(
-            moved(self.boxes[index], matrix, height, width), height // self.stride, width // self.stride, self.stride
-        )
-        return picture, label, *targets
+        if self.damaged and rng.random() < self.damaged:
+            picture = random_damage(picture, rng)
+        return picture, label, *draw_targets(boxes, height // self.stride, width // self.stride, self.stride)

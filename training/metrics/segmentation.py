@@ -23,19 +23,21 @@ PROTOCOL = "19 classes, one confusion matrix over the split, no test-time augmen
 
 
 def confusion_matrix(label: UInt8, prediction: UInt8, classes: int) -> NDArray[np.int64]:
-    """(C, C) int64 counts: row = true class, column = predicted class; pixels labelled 255 are left out.
+    """(C, C + 1) int64 counts: row = true class, column = predicted class, the last for none; pixels labelled 255 are
+    left out.
 
     Args:
         label: uint8 class ids of any shape, 255 ignored.
-        prediction: uint8 class ids of the same shape, below `classes`.
+        prediction: uint8 class ids of the same shape, below `classes`, or 255 for none.
 
     Raises:
         SourceError, ModelError: an id of a known pixel that is not below `classes`; see `require_ids`.
     """
     known = label != IGNORE
-    require_ids(label[known], prediction[known], classes)
-    pairs = label[known].astype(np.int64) * classes + prediction[known]
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+    truth, found = label[known].astype(np.int64), prediction[known]
+    require_ids(label[known], found[found != IGNORE], classes)
+    pairs = truth * (classes + 1) + np.minimum(found, classes)
+    return np.bincount(pairs, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Scores:
     @classmethod
     def from_confusion(cls, matrix: NDArray[np.int64]) -> Scores:
         hits = np.diag(matrix).astype(np.float64)
-        union = matrix.sum(0) + matrix.sum(1) - hits
+        union = matrix.sum(0)[: len(hits)] + matrix.sum(1) - hits
         iou = np.full(len(hits), np.nan)
         np.divide(hits, union, out=iou, where=union > 0)
         mean = float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
@@ -71,7 +73,7 @@ def count_confusions(maps: UInt8, labels: UInt8, classes: int) -> NDArray[np.int
         labels: (n, H, W) class ids, 255 ignored.
         classes: C.
     """
-    counts = np.zeros((len(maps), 2, classes, classes), np.int64)
+    counts = np.zeros((len(maps), 2, classes, classes + 1), np.int64)
     for (whole, inner), found, label in zip(counts, at_size_of(labels, maps), labels, strict=True):
         whole[:] = confusion_matrix(label, found, classes)
         inner[:] = confusion_matrix(np.where(edge_band(label), IGNORE, label).astype(np.uint8), found, classes)
@@ -81,7 +83,7 @@ def count_confusions(maps: UInt8, labels: UInt8, classes: int) -> NDArray[np.int
 def row_type(classes: int) -> np.dtype[np.void]:
     """A row of figures of a model that says how sure it is: the counts of `count_confusions`, and those of
     `confidence_counts`."""
-    return np.dtype([("confusion", np.int64, (2, classes, classes)), ("confidence", np.float64, (BINS, 3))])
+    return np.dtype([("confusion", np.int64, (2, classes, classes + 1)), ("confidence", np.float64, (BINS, 3))])
 
 
 def confusions_of(rows: NDArray[Any]) -> NDArray[np.int64]:

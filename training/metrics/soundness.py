@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.classes import ClassInfo
+from engines.classes import IGNORE, ClassInfo
 from engines.errors import ModelError, SourceError
 from training.task import Outputs
 
@@ -37,6 +37,8 @@ def require_sound(outputs: Outputs, classes: Sequence[ClassInfo], model: str, pi
         if role in outputs:
             values = np.asarray(outputs[role])
             strange = (values < 0) | (values > 255) | ~known[np.clip(values, 0, 255)]
+            if role == "class_map":
+                strange &= values != IGNORE  # a pixel may be none of the classes, a box may not
             _refuse(
                 strange, values, pictures, f"{model} says class",
                 f"its classes are {in_words(classes)}; export it with the classes that it was trained for",

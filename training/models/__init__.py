@@ -24,7 +24,7 @@ def build_model(settings: ModelSettings, classes: int) -> Segmenter:
     encoder = make_encoder(settings.encoder)
     match settings:
         case UNetSettings():
-            return UNet(encoder, classes, settings.decoder)
+            return UNet(encoder, classes, settings.decoder, settings.refined)
         case PSPNetSettings():
             return PSPNet(encoder, classes, settings.stride, settings.pooled, settings.width, settings.detail)
         case OwnSettings():

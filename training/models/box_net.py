@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from training.models.encoder import Encoder
 from training.models.road_users import RARE, REACH, object_head, seen_together
-from training.models.unet import DecoderStage
+from training.models.unet import decoder_stages
 
 
 class BoxNet(nn.Module):
@@ -21,17 +21,15 @@ class BoxNet(nn.Module):
         things: classes of objects, T.
         decoder: channels at strides 16, 8 and 4.
         width: channels of the map that the heads look at.
+        refined: how many of the stages have a second convolution.
     """
 
-    def __init__(self, encoder: Encoder, things: int, decoder: Sequence[int], width: int = 96) -> None:
+    def __init__(
+        self, encoder: Encoder, things: int, decoder: Sequence[int], width: int = 96, refined: int = 4
+    ) -> None:
         super().__init__()
         self.encoder = encoder
-        *skips, wide = encoder.channels
-        stages = []
-        for skip, outputs in zip(reversed(skips), decoder, strict=False):
-            stages.append(DecoderStage(wide, skip, outputs))
-            wide = outputs
-        self.decoder = nn.ModuleList(stages)
+        self.decoder = decoder_stages(encoder, decoder, refined)
         self.laterals = nn.ModuleList([nn.Conv2d(channels, width, 1) for channels in decoder])
         self.heat = object_head(width, 64, things)
         self.sides = object_head(width, 64, 4)

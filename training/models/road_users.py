@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engines.classes import IGNORE
 from training.models.encoder import Encoder
 from training.models.segmenter import pad_to_multiple
 from training.models.unet import UNet
@@ -54,16 +55,25 @@ class RoadUserNet(UNet):
         things: classes of objects.
         decoder: channels at strides 16, 8, 4 and 2.
         width: channels of the map that the heads of the objects look at.
+        refined: how many of the decoder's stages have a second convolution.
+        void: whether one more class of pixels is told apart, for what is no picture of the road; where it is the
+            likeliest the class map says 255.
     """
 
     def __init__(
-        self, encoder: Encoder, classes: int, things: int, decoder: Sequence[int] = (192, 128, 64, 32), width: int = 96
-    ) -> None:
-        super().__init__(encoder, classes, decoder)
+        self, encoder: Encoder, classes: int, things: int, decoder: Sequence[int] = (192, 128, 64, 32),
+        width: int = 96, refined: int = 4, void: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(encoder, classes + void, decoder, refined)
+        self.void = classes if void else None
         self.laterals = nn.ModuleList([nn.Conv2d(channels, width, 1) for channels in decoder[:3]])
         self.heat = object_head(width, 64, things)
         self.sides = object_head(width, 64, 4)
         nn.init.constant_(self.heat[-1].bias, -log(1 / RARE - 1))  # type: ignore[arg-type]  # a Module to torch's types
+
+    def ids(self, best: Tensor) -> Tensor:
+        # Whole numbers of 32 bits: not every engine chooses between bytes.
+        return best if self.void is None else torch.where(best == self.void, IGNORE, best)
 
     def scene(self, x: Tensor) -> Scene:
         """(N, 3, H, W) float, RGB/127.5 − 1, any size → everything, of the picture padded to multiples of 32."""

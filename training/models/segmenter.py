@@ -42,7 +42,11 @@ class Segmenter(nn.Module):
         integer map is rearranged in place of C float maps: exact, and 3.5 of 18 ms of CPU time less for the U-Net
         (256×256, OpenVINO bf16, AMD EPYC).
         """
-        return self._places(self._by_class(phases).argmax(1).int()).to(torch.uint8)
+        return self._places(self.ids(self._by_class(phases).argmax(1).int())).to(torch.uint8)
+
+    def ids(self, best: Tensor) -> Tensor:
+        """The class ids of the likeliest places among the scores, int32."""
+        return best
 
     def confidence(self, phases: Tensor) -> Tensor:
         """Scores by cell → (N, r·h, r·w) uint8, the probability of the likeliest class times 255."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from engines.classes import CITYSCAPES_CLASSES, IGNORE
 from engines.tools.benchmark import Benchmark
 from training.data.cityscapes_pairs import Pairs
+from training.metrics.confusion_picture import NONE, with_some
 from training.metrics.masks import at_size_of
 from training.metrics.segmentation import (
     PROTOCOL,
@@ -81,7 +82,7 @@ class SegmentationSection:
         from markupsafe import Markup
 
         text = environment.get_template("segmentation.html").render(
-            section=self, classes=CITYSCAPES_CLASSES, by_class=class_rows(self.models),
+            section=self, classes=CITYSCAPES_CLASSES, none=NONE, by_class=class_rows(self.models),
             confusions={m.subject.label: confusion_rows(scored(m.shown)) for m in self.models},
             mistakes={m.subject.label: frequent_mistakes(scored(m.shown)) for m in self.models},
             differences=differences(self.models), trade=trade_chart(self.models),
@@ -241,8 +242,9 @@ def class_rows(models: Sequence[Measured]) -> list[ClassRow]:
 
 
 def confusion_rows(evaluation: SegmentationEvaluation) -> list[list[float]]:
-    """The confusion matrix as shares of its rows: of what is truly one class, how much is found to be each."""
-    matrix = np.array(evaluation.confusion, np.float64)
+    """The confusion matrix as shares of its rows: of what is truly one class, how much is found to be each, and none
+    in a last column if there is any."""
+    matrix = with_some(np.array(evaluation.confusion, np.int64))
     shares: list[list[float]] = (matrix / np.maximum(matrix.sum(1, keepdims=True), 1)).tolist()
     return shares
 
@@ -252,8 +254,8 @@ def frequent_mistakes(evaluation: SegmentationEvaluation, most: int = 5) -> list
     shares = np.array(confusion_rows(evaluation))
     np.fill_diagonal(shares, 0)
     largest = np.argsort(-shares, axis=None, kind="stable")[:most]
-    places = [divmod(int(place), len(shares)) for place in largest]
-    names = [info.name for info in CITYSCAPES_CLASSES]
+    places = [divmod(int(place), shares.shape[1]) for place in largest]
+    names = [*(info.name for info in CITYSCAPES_CLASSES), NONE]
     return [(names[row], names[column], float(shares[row, column])) for row, column in places if shares[row, column]]
 
 

