@@ -75,7 +75,7 @@ class Encoder(nn.Module):
                     spacing = before if halves else after
                     if halves and after > 1:
                         conv.stride = (1, 1)
-                    if spacing > 1 and (reach := conv.kernel_size[0] // 2) > 0:
+                    if conv.stride == (1, 1) and (reach := conv.kernel_size[0] // 2) > 0:
                         conv.dilation, conv.padding = (spacing, spacing), (reach * spacing, reach * spacing)
 
 
