@@ -54,7 +54,8 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     - input: one tensor, uint8, N×H×W×3, RGB; normalisation is inside the graph. H×W is static, N dynamic.
     - a whole frame is squashed to H×W (`geometry`), so a point at (x, y) of an input of width W is at
       (x·frame width / W, …) of the frame.
-    - `segmentation` outputs `class_map`, uint8 N×H×W, and optionally `confidence`, uint8 N×H×W (255 = certain).
+    - `segmentation` outputs `class_map`, uint8 N×H×W, 255 where a pixel is none of the classes, and optionally
+      `confidence`, uint8 N×H×W (255 = certain).
     - `localization` outputs `boxes`, float32 N×K×4, xyxy as fractions of the frame (0 to 1, right and bottom
       exclusive), `scores`, float32 N×K in 0 to 1, and `labels`, int32 N×K class ids (left out: all of class 0).
     - `road-users` outputs all of these, `confidence` being optional; its boxes are raw: they may tell of one object

@@ -91,7 +91,7 @@ class Label(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MaskMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """How to read the payload: the whole frame squashed into `width` × `height` class ids; 255 is unknown."""
+    """How to read the payload: the whole frame squashed into `width` × `height` class ids; 255 is none of them."""
 
     encoding: Encoding
     width: Side

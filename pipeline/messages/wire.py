@@ -39,7 +39,7 @@ class Received:
 
     Attributes:
         header: what it says.
-        class_map: (h, w) uint8 class ids at the mask's size, 255 unknown; None where there is no mask.
+        class_map: (h, w) uint8 class ids at the mask's size, 255 none of them; None where there is no mask.
         payload: the bytes of the mask or picture as they came.
         missed: messages of this stream lost between the one before and this one; `Subscriber` sets it.
         restarted: whether the publisher was started again since the one before; set likewise.

@@ -172,9 +172,10 @@ def _class_maps(model: Measured, pairs: Pairs, indices: Sequence[int]) -> list[U
 
 
 def picture_scores(matrices: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean IoU of each picture over the classes that are in its truth: (N, C, C) counts → (N,), NaN for no label."""
+    """Mean IoU of each picture over the classes that are in its truth: counts of `confusion_matrix` → (N,), NaN for
+    no label."""
     hits = np.diagonal(matrices, axis1=1, axis2=2).astype(np.float64)
-    truth, found = matrices.sum(2), matrices.sum(1)
+    truth, found = matrices.sum(2), matrices.sum(1)[:, : hits.shape[1]]
     present = truth > 0
     iou = np.where(present, hits / np.maximum(truth + found - hits, 1), 0)
     number = present.sum(1)

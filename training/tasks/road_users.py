@@ -53,6 +53,11 @@ PROTOCOL = (
 )
 """How figures are made, in a clause."""
 
+VOID_WEIGHT = 0.135
+"""Factor of the weight of pixels of no class, which lowers their scores by two logits: in doubt a pixel is of a class. On
+the clips at hand 7 to 54 % remains of what was taken for none on roads, in the sky and in rain, 97 % of panels and 80 to
+92 % of the lowest rows of bonnets."""
+
 _HEADS = ("laterals", "heat", "sides")
 _IDS = np.array([info.id for info in ROAD_USERS])
 ROW = np.dtype([
@@ -182,6 +187,7 @@ class RoadUsers(EncoderTask[RoadUsersRecipe, "RoadUserNet", RoadUserPairs]):
         labels = np.stack([ignore_doubtful_pixels(label) for label in whole])
         frequencies = from_numpy(class_frequencies(whole, VOID + (self.recipe.void is not None)))
         self.class_weights = class_balance(frequencies, loss.balance_power, loss.balance_limit)
+        self.class_weights[VOID:] *= VOID_WEIGHT
         counts = sum(np.bincount(b.labels[b.sure], minlength=len(ROAD_USERS)) for b in fit.boxes)
         self.object_weights = from_numpy(object_balance(np.asarray(counts)))
         size = (self.recipe.height, self.recipe.width)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -159,7 +160,7 @@ class Carrier(Generic[T]):
         analysis.carried_from[name] = near.index
         moved = _motion(passing.luma, near.luma)
         if near.class_map is not None:
-            carried = moved.carry(near.maps, _hidden(analysis, near.class_map))
+            carried = moved.carry(near.maps, _hidden(near.class_map))
             analysis.class_map, analysis.confidence, analysis.unsmoothed = carried
             same = carried[0] is near.class_map
             analysis.area = dict(near.area) if same else class_area(carried[0], analysis.classes)
@@ -176,7 +177,7 @@ def _agreement(analysis: Analysis, before: _Look, look: _Look) -> dict[str, floa
     if (overlap := of_boxes(look.boxes, boxes)) is not None:
         agreement["boxes"] = overlap
     if look.class_map is not None and before.class_map is not None:
-        carried = moved.carry([before.class_map], _hidden(analysis, before.class_map))[0]
+        carried = moved.carry([before.class_map], _hidden(before.class_map))[0]
         if carried is not None and carried.shape == look.class_map.shape:
             agreement["map"] = of_maps(look.class_map, carried)
     return agreement
@@ -196,9 +197,10 @@ def _motion(now: UInt8 | None, other: UInt8 | None) -> Motion:
     return Motion(None) if now is None or other is None else motion(now, other)
 
 
-def _hidden(analysis: Analysis, class_map: UInt8) -> UInt8 | None:
-    """Where a class map says nothing, because it is not looked at."""
-    return None if analysis.frame.ignored is None else np.where(class_map == IGNORE, 255, 0).astype(np.uint8)
+def _hidden(class_map: UInt8) -> UInt8 | None:
+    """Where a class map says none of the classes: what is not looked at, and the own car, go with the camera."""
+    none = np.asarray(cv2.compare(class_map, IGNORE, cv2.CMP_EQ), np.uint8)
+    return none if cv2.countNonZero(none) else None
 
 
 def _boxes(

@@ -11,9 +11,20 @@ import pytest
 
 from engines.errors import SourceError
 from tests.training.conftest import write_pairs
-from training.data.augmentation import affine, warp
+from training.data.augmentation import affine, random_damage, warp
 from training.data.inspection.cityscapes_pairs import inspect
-from training.data.road_users import ROAD_USERS, Boxes, draw_targets, load_road_users, moved, read_boxes
+from training.data.road_users import (
+    ROAD_USERS,
+    Boxes,
+    RandomScenes,
+    draw_targets,
+    load_road_users,
+    moved,
+    read_boxes,
+    without_hidden,
+)
+from training.data.void import VOID
+from training.recipe import Augmentation
 
 PERSON, CAR, BUS = 0, 2, 4
 
@@ -166,3 +177,45 @@ def test_the_check_refuses_boxes_that_training_refuses(tmp_path):
         with pytest.raises(SourceError) as caught:
             load_road_users(root, split)
         assert report.splits[split].broken == (str(caught.value),)
+
+
+def test_a_hidden_object_is_not_there_and_one_that_is_half_hidden_not_sure():
+    covered = np.zeros((64, 64), bool)
+    covered[32:] = True
+    found = without_hidden(
+        boxes((0, 40, 10, 60, 2, True), (0, 20, 10, 44, 2, True), (0, 10, 10, 34, 2, True), (50, 0, 64, 20, 0, True),
+              (60, 60, 64, 64, 0, True), (5, 2, 5.2, 2.2, 1, True)),
+        covered,
+    )  # fmt: skip
+    assert found.corners[:, 1].tolist() == [20, 10, 0, pytest.approx(2)]
+    assert found.sure.tolist() == [False, True, True, True]
+    nothing = boxes()
+    assert without_hidden(nothing, covered) is nothing
+
+
+@pytest.mark.parametrize("void", [None, 0.0, 1.0])
+def test_views_have_what_is_no_picture_where_it_is_asked_for(void):
+    photos, labels = np.full((1, 64, 64, 3), 120, np.uint8), np.zeros((1, 64, 64), np.uint8)
+    options = Augmentation(scale=(0.5, 0.6), aspect=0.0, photometry=0.0)
+    scenes = RandomScenes(photos, labels, (boxes((10, 10, 50, 50, 2, True)),), options, 4, (64, 96), np.ones(1), void)
+    for seed in range(8):
+        picture, label, heat, *_ = scenes(0, np.random.default_rng(seed))
+        assert picture.shape == (64, 96, 3)
+        assert heat.shape == (8, 16, 24)
+        outside = (picture == 0).all(-1)
+        assert outside.any()
+        # Beyond the picture there is nothing to see; only a network that has a class for that is told so.
+        assert set(np.unique(label[outside])) <= ({255} if void is None else {VOID, 0})
+        assert (VOID in label) == (void is not None)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_damage_leaves_the_scene(seed):
+    photo = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8), (160, 128))
+    damaged = random_damage(photo, np.random.default_rng(seed))
+    np.testing.assert_array_equal(damaged, random_damage(photo, np.random.default_rng(seed)))
+    assert damaged.shape == photo.shape
+    assert damaged.dtype == np.uint8
+    assert (damaged != photo).any()
+    ours, theirs = (cv2.cvtColor(one, cv2.COLOR_RGB2GRAY).astype(float).ravel() for one in (damaged, photo))
+    assert np.corrcoef(ours, theirs)[0, 1] > 0.7

@@ -52,9 +52,18 @@ def test_scores_are_torchmetrics(seed: int) -> None:
         ([0, 0, 1, 1], [0, 0, 1, 1], [1, 1, None], 1.0, 1.0),
         ([0, 0, 1, 1], [0, 1, 1, 1], [1 / 2, 2 / 3, None], 7 / 12, 3 / 4),
         ([0, 0, 0, 255], [0, 0, 2, 1], [2 / 3, None, 0], 1 / 3, 2 / 3),  # predicted but nowhere true counts as 0
+        ([0, 0, 1, 1], [0, 255, 1, 1], [1 / 2, 1, None], 3 / 4, 3 / 4),  # no class at all is wrong, too
+        ([0, 0, 255, 255], [0, 0, 255, 1], [1, None, None], 1.0, 1.0),
         ([255, 255, 255, 255], [0, 1, 2, 0], [None, None, None], None, 0.0),
     ],
-    ids=["right", "one wrong", "an absent class is predicted", "nothing labelled"],
+    ids=[
+        "right",
+        "one wrong",
+        "an absent class is predicted",
+        "none is predicted",
+        "none is right where none is known",
+        "nothing labelled",
+    ],
 )
 def test_known_answers(label: list, found: list, iou: list, mean: float | None, accuracy: float) -> None:
     scores = Scores.from_confusion(confusion_matrix(np.array(label, np.uint8), np.array(found, np.uint8), 3))
@@ -157,6 +166,10 @@ def test_the_picture_shows_the_shares() -> None:
     matrix = np.diag(np.full(19, 100))
     matrix[3, 3], matrix[3, 5] = 0, 100
     picture = draw_confusion(matrix, CITYSCAPES_CLASSES)
+    np.testing.assert_array_equal(draw_confusion(np.pad(matrix, ((0, 0), (0, 1))), CITYSCAPES_CLASSES), picture)
+    some = np.pad(matrix, ((0, 0), (0, 1)))
+    some[7, 19] = 5
+    assert draw_confusion(some, CITYSCAPES_CLASSES).shape[1] == picture.shape[1] + 40
 
     def cell(row: int, column: int) -> np.ndarray:
         return picture[150 + row * 40 + 2, 150 + column * 40 + 2]

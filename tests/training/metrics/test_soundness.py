@@ -31,6 +31,7 @@ BOX = [[0.1, 0.1, 0.5, 0.5]]
             "mine says class 2 on a.jpg, and its classes are 0 road, 1 sky",
         ),
         ({"labels": np.array([[0], [-1]], np.int32)}, "mine says class -1 on b.jpg"),
+        ({"labels": np.array([[0], [255]], np.int32)}, "mine says class 255 on b.jpg"),
         ({"labels": np.array([[300], [0]], np.int32)}, "mine says class 300 on a.jpg"),
         ({"scores": np.array([[0.2], [1.5]])}, "mine gives a score of 1.5 on b.jpg, and a score is 0 to 1"),
         ({"scores": np.array([[0.2], [np.nan]])}, "mine gives a score of nan on b.jpg"),
@@ -44,6 +45,7 @@ def test_what_is_no_answer(outputs: dict[str, np.ndarray], sentence: str) -> Non
 
 
 def test_what_is_one() -> None:
+    require_sound({"class_map": np.full((2, 3, 3), 255, np.uint8)}, CLASSES, "mine", ("a.jpg", "b.jpg"))
     outputs = {"class_map": np.ones((2, 3, 3), np.uint8), "boxes": np.array([BOX, [[-0.1, 0, 1.2, 1]]]),
                "scores": np.array([[0.0], [1.0]]), "map": np.full((2, 4, 4), np.nan)}  # fmt: skip
     require_sound(outputs, CLASSES, "mine", ("a.jpg", "b.jpg"))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
 import engines
 from engines.errors import ModelError
+from engines.spec import read_spec
+from training.export import export_graph
 from training.models.encoder import make_encoder
 from training.models.exported import load_exported
+from training.models.graphs import segmenter_graph
 from training.models.road_users import REACH, STRIDE, RoadUserNet, boxes_of_cells, decode
 
 DECODER = (16, 16, 16, 16)
@@ -83,6 +87,31 @@ def test_weights_of_an_export_give_its_class_map(tiny_export):
     with engines.load(tiny_export, device="cpu", precision="fp32", max_batch=2) as engine:
         theirs = np.stack([one.class_map for one in engine.submit(list(pictures)).result()])
     assert (ours == theirs).mean() > 0.999
+
+
+def test_a_second_convolution_that_a_file_lacks_changes_nothing(tiny_export, tmp_path):
+    lean = RoadUserNet(make_encoder("mobilenet_v2"), 19, 8, DECODER, 16, refined=1).eval()
+    assert [len(stage.refine) for stage in lean.decoder] == [3, 0, 0, 0]
+    load_exported(lean, tiny_export, ("encoder", "decoder", "head"))
+    spec = msgspec.structs.replace(read_spec(tiny_export), name="lean")
+    export_graph(segmenter_graph(lean, spec), spec, tmp_path / "lean.onnx")
+    full = net(seed=3)
+    load_exported(full, tmp_path / "lean.onnx", ("encoder", "decoder", "head"))
+    x = torch.rand(1, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        torch.testing.assert_close(full.scene(x).phases, lean.scene(x).phases, rtol=1e-4, atol=1e-4)
+
+
+def test_pixels_of_no_class_are_255():
+    torch.manual_seed(0)
+    model = RoadUserNet(make_encoder("mobilenet_v2"), 19, 8, DECODER, 16, void=True).eval()
+    phases = torch.randn(2, 80, 8, 8)
+    with torch.no_grad():
+        found = model.class_map(phases)
+    scores = torch.nn.functional.pixel_shuffle(phases, 2)
+    wanted = scores.argmax(1)
+    assert (wanted == 19).any()
+    assert torch.equal(found, torch.where(wanted == 19, 255, wanted).to(torch.uint8))
 
 
 def test_an_export_of_another_network_is_refused(tiny_export, tmp_path):

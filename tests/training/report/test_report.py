@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -189,6 +190,10 @@ def test_the_most_frequent_mistakes_are_shares_of_the_true_class() -> None:
         accuracy_without_band=0, classes=(), confusion=matrix.tolist(),
     )  # fmt: skip
     assert frequent_mistakes(evaluation) == [("train", "bus", 0.6), ("road", "sidewalk", pytest.approx(10 / 110))]
+    some = np.pad(matrix, ((0, 0), (0, 1)))
+    some[3, 19] = 300
+    found = msgspec.structs.replace(evaluation, confusion=some.tolist())
+    assert frequent_mistakes(found, 2) == [("wall", "none", 0.75), ("train", "bus", 0.6)]
 
 
 # The page -----------------------------------------------------------------------------------------------------------

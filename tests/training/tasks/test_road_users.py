@@ -156,6 +156,33 @@ def test_a_run_goes_on_at_another_size_with_the_heads_that_were_trained(exported
         assert evaluate(predictor, data, "val").pictures == 4
 
 
+def test_a_network_that_tells_what_is_no_picture_of_the_road(tiny_export, folder, tmp_path):
+    recipe = msgspec.structs.replace(TINY, segmenter=tiny_export, frozen_stages=1, steps=1, void=0.5, damaged=0.5)
+    train(recipe, folder, tmp_path / "run", say=lambda _: None)
+    task, model = open_checkpoint(tmp_path / "run" / "last.ckpt")
+    # The rows of the 19 classes are the segmenter's; one step moves no weight further than its rate.
+    assert model.head.weight.shape[0] == 4 * 20
+    before = read_exported(tiny_export)["head.weight"]
+    assert model.head.weight.detach()[: 4 * 19].numpy() == pytest.approx(before.numpy(), abs=0.01)
+    path = tmp_path / "void.onnx"
+    with torch.no_grad():
+        model.head.bias[4 * 19 :] = 100.0
+    export(task, model, task.spec(256, 256, "1", ("confidence",)), path)
+    with open_predictor(str(path), "fp32") as predictor:
+        data = predictor.task.load(folder, "val")
+        assert (predictor.predict(data.photos[:2])["class_map"] == 255).all()
+        found = evaluate(predictor, data, "val")
+    # None of the classes is wrong wherever there is one.
+    assert found.figures["accuracy"].value == 0
+    assert found.figures["mean_iou"].value == 0
+    # A run that goes on from it knows all twenty.
+    with torch.no_grad():
+        again = RoadUsers(msgspec.structs.replace(recipe, segmenter=path, keep_heads=True)).build_model()
+        task.recipe = msgspec.structs.replace(recipe, segmenter=path, keep_heads=True)
+        task.initialise(again)
+        assert torch.equal(again.head.bias, model.head.bias)
+
+
 def test_a_network_is_blended_only_with_the_one_that_it_went_on_from(run, exported):
     _, model = open_checkpoint(run / "last.ckpt")
     with pytest.raises(ModelError, match=r"running_\w+ is the network's own, so it did not go on from"):
