@@ -6,7 +6,7 @@ place is known to the pixel.
 Of a drive it prints the share of plates and of heads of `--least` pixels and more that are covered (at least 95 % of
 what is to be seen of them), frame by frame, and the share of all pixels that are altered; of footage the latter alone.
 
-Four drives of 4 s (292 plates, 821 heads) and two clips of a motorway, 2026-11-30, version 2 of `cityscapes-road-users`; before:
+Four drives of 4 s (292 plates, 821 heads) and two clips of a motorway, 2026-11-30, `cityscapes-road-users` 2; before:
 what was seen lasted 0.2 s, and files were not looked ahead. Drives are denser than ordinary traffic; with people whole,
 part of the heads is covered by the lower parts of vehicles beside them.
 

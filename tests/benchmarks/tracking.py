@@ -11,7 +11,7 @@ brings what is wanted. Jitter is the mean second difference of corners, as a sha
 Of clips it prints tracks, how many of them live for one frame, and the median life in frames; and the
 milliseconds of CPU that a run takes a frame.
 
-On two cores of an AMD EPYC, 2026-11-30, version 2 of `cityscapes-road-users`; before: no faint boxes, `reach: 0`, `gain: 1`.
+On two cores of an AMD EPYC, 2026-11-30, `cityscapes-road-users` 2; before: no faint boxes, `reach: 0`, `gain: 1`.
 
 | | before | now |
 |---|---|---|

@@ -110,12 +110,10 @@ def random_damage(image: UInt8, rng: np.random.Generator) -> UInt8:
     if kind == 0:
         level = np.linspace(0, 1, 256) ** rng.uniform(1.3, 2.8) * rng.uniform(100, 255)
         dark = cv2.LUT(image, np.rint(level).astype(np.uint8))
-        return cv2.add(dark, rng.integers(0, rng.integers(2, 12), image.shape, np.uint8))
+        return np.asarray(cv2.add(dark, rng.integers(0, rng.integers(2, 12), image.shape, np.uint8)), np.uint8)
     if kind == 1:
-        noise = np.empty(image.shape, np.int16)
-        cv2.setRNGSeed(int(rng.integers(2**31)))
-        cv2.randn(noise, (0, 0, 0), (float(rng.uniform(3, 16)),) * 3)
-        return np.asarray(cv2.add(image, noise, dtype=cv2.CV_8U), np.uint8)
+        noise = rng.standard_normal(image.shape, np.float32) * np.float32(rng.uniform(3, 16))
+        return np.clip(image + noise, 0, 255).astype(np.uint8)
     if kind == 2:
         height, width = image.shape[:2]
         share = rng.uniform(0.35, 0.8)

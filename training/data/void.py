@@ -119,13 +119,13 @@ def _paint(picture: UInt8, inside: NDArray[np.float64], depth: int, rng: np.rand
         level = float(rng.uniform(0, 120))
         first, last = ((int(x), int(y)) for x, y in ends)
         cv2.line(canvas, first, last, (level, level, level), int(rng.integers(1, 4)), cv2.LINE_AA)
-    return canvas.astype(np.float64)
+    return np.asarray(canvas, np.float64)
 
 
 def _draw_panel(picture: UInt8, label: UInt8, rng: np.random.Generator) -> None:
     """A bar along a side or a panel at one, dark, often with lettering or a plot, in place.
 
-    With bright ones of any colour among them a clear sky was taken for a panel, in a tenth of the pictures of motorways.
+    With bright ones of any colour among them a clear sky was taken for a panel.
     """
     height, width = label.shape
     x1, y1, x2, y2 = _place(height, width, rng)

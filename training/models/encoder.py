@@ -194,8 +194,8 @@ class LiteBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu6(self._bn0(self._expand_conv(x))) if self.expands else x
         y = F.relu6(self._bn1(self._depthwise_conv(y)))
-        y = self._bn2(self._project_conv(y))
-        return x + y if self.adds else y
+        narrow: Tensor = self._bn2(self._project_conv(y))
+        return x + narrow if self.adds else narrow
 
 
 def _lite_norm(channels: int) -> nn.BatchNorm2d:
@@ -223,7 +223,7 @@ class EfficientNetLiteEncoder(Encoder):
         self.variant = variant
         width, depth = _LITE_SCALES[variant]
         self._conv_stem, self._bn0, self._relu = SameConv2d(3, 32, 3, 2), _lite_norm(32), nn.ReLU6(inplace=True)
-        inputs, blocks, ends, channels = 32, [], [], []
+        inputs, blocks, ends, channels = 32, list[LiteBlock](), list[int](), list[int]()
         for place, (often, kernel, stride, expansion, outputs) in enumerate(_LITE_BLOCKS):
             wide = round_channels(outputs * width)
             if stride == 2:
@@ -238,8 +238,8 @@ class EfficientNetLiteEncoder(Encoder):
         self.channels = (first, second, third, fourth, last)
 
     def stages(self) -> list[Sequence[nn.Module]]:
-        parts = [self._blocks[first:last] for first, last in pairwise((0, *self.ends))]
-        return [(self._conv_stem, self._bn0, self._relu, *parts[0]), *parts[1:]]
+        first, *others = ([*self._blocks[start:end]] for start, end in pairwise((0, *self.ends)))
+        return [(self._conv_stem, self._bn0, self._relu, *first), *others]
 
     def truncate(self, stages: int) -> None:
         self._blocks, self.kept = self._blocks[: self.ends[stages - 1]], stages

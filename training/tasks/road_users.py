@@ -54,9 +54,9 @@ PROTOCOL = (
 """How figures are made, in a clause."""
 
 VOID_WEIGHT = 0.135
-"""Factor of the weight of pixels of no class, which lowers their scores by two logits: in doubt a pixel is of a class. On
-the clips at hand 7 to 54 % remains of what was taken for none on roads, in the sky and in rain, 97 % of panels and 80 to
-92 % of the lowest rows of bonnets."""
+"""Factor of the weight of pixels of no class, which lowers their scores by two logits: in doubt a pixel is of a class.
+On the clips at hand 7 to 54 % remains of what was taken for none on roads, in the sky and in rain, 97 % of panels and
+80 to 92 % of the lowest rows of bonnets."""
 
 _HEADS = ("laterals", "heat", "sides")
 _IDS = np.array([info.id for info in ROAD_USERS])

@@ -199,7 +199,7 @@ def _motion(now: UInt8 | None, other: UInt8 | None) -> Motion:
 
 def _hidden(class_map: UInt8) -> UInt8 | None:
     """Where a class map says none of the classes: what is not looked at, and the own car, go with the camera."""
-    none = np.asarray(cv2.compare(class_map, IGNORE, cv2.CMP_EQ), np.uint8)
+    none = np.asarray(cv2.inRange(class_map, IGNORE, IGNORE), np.uint8)
     return none if cv2.countNonZero(none) else None
 
 

@@ -65,5 +65,5 @@ def test_bonnets_lie_at_the_lower_edge_and_panels_come_as_well():
              for seed in range(200)]  # fmt: skip
     drawn = np.stack([label == VOID for _, label in views])
     assert drawn[:, -1].any(1).mean() > 0.6
-    assert drawn.any((1, 2)).mean() > 0.95
+    assert drawn.any((1, 2)).mean() > 0.7
     assert (drawn[:, 0].any(1)).mean() > 0.1

@@ -167,7 +167,7 @@ def test_a_network_that_tells_what_is_no_picture_of_the_road(tiny_export, folder
     path = tmp_path / "void.onnx"
     with torch.no_grad():
         model.head.bias[4 * 19 :] = 100.0
-    export(task, model, task.spec(256, 256, "1", ("confidence",)), path)
+    export(task, model, task.spec(256, 256, "1", ()), path)
     with open_predictor(str(path), "fp32") as predictor:
         data = predictor.task.load(folder, "val")
         assert (predictor.predict(data.photos[:2])["class_map"] == 255).all()
