@@ -165,7 +165,8 @@ class Slot:
             self._samples.pop()
             self.superseded += 1
         elif len(self._samples) > LONGEST:
-            self._samples[1].beside[:0] = self._samples.popleft().beside
+            oldest = self._samples.popleft()
+            self._samples[0].beside[:0] = oldest.beside
             self.superseded += 1
         return put_off
 
