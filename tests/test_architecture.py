@@ -167,6 +167,7 @@ def idle_members(modules: dict[str, ast.Module]) -> list[str]:
     library's class is left out: the library calls it."""
     nodes = [node for tree in modules.values() for node in ast.walk(tree)]
     spoken = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+    spoken |= {name for node in nodes if isinstance(node, ast.MatchClass) for name in node.kwd_attrs}
     # As for `getattr`, and for capabilities that are looked up.
     spoken |= {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     own = {node.name for node in nodes if isinstance(node, ast.ClassDef)} | PLAIN_BASES
@@ -265,11 +266,13 @@ def test_what_only_tests_use_is_found() -> None:
         "b": """
 from a import used
 class Told(Struct):
-    def asked(self): self.kept, self.lost = used(), 1
+    def asked(self): self.kept, self.matched, self.lost = used(), used(), 1
     def unasked(self): return self.unasked_too
 class _Seen(Told, Library):
     def called_by_the_library(self): pass
 print(Told().asked().kept, _Seen())
+match Told():
+    case Told(matched=1): pass
 """,
     }
     modules = {name: ast.parse(text) for name, text in code.items()}

@@ -20,6 +20,7 @@ from training.data.own.folder import Choice, Kind, open_folder
 from training.data.own.samples import SPLITS, OwnPictures, load_own
 from training.metrics.calibration import BINS, calibration_error, confidence_counts
 from training.metrics.masks import at_size_of
+from training.metrics.segmentation import confusion_matrix
 from training.recipe import Augmentation, EncoderRecipe, UNetSettings, Whole
 from training.results import Figures, Label, summarise
 from training.task import EncoderTask, Outputs, View
@@ -235,19 +236,18 @@ class Own(OwnTask[SegmenterRecipe, "Segmenter"]):
 
     def measure(self, outputs: Outputs, data: OwnPictures, indices: Sequence[int]) -> NDArray[Any]:
         number = len(self.recipe.classes)
-        places = np.full(256, number, np.uint8)  # what is no class of the model counts as wrong, whatever it is
+        places = np.full(256, IGNORE, np.uint8)  # what is no class of the model is none, whatever it is
         places[[info.id for info in self.recipe.classes]] = np.arange(number)
-        labels = data.labels[list(indices)]
-        maps = at_size_of(labels, outputs["class_map"])
-        known = labels != IGNORE
+        labels, maps = data.labels[list(indices)], outputs["class_map"]
+        truth, found = places[labels], places[at_size_of(labels, maps)]
         confidence = at_size_of(labels, outputs["confidence"]) if "confidence" in outputs else None
         rows = np.zeros(len(labels), row_type(number))
         for place, row in enumerate(rows):
-            truth, found = places[labels[place][known[place]]].astype(np.int64), places[maps[place][known[place]]]
-            pairs = np.bincount(truth * (number + 1) + found, minlength=number * (number + 1))
-            row["confusion"] = pairs[: number * (number + 1)].reshape(number, number + 1)
+            row["confusion"] = confusion_matrix(truth[place], found[place], number)
             if confidence is not None:
-                row["confidence"] = confidence_counts(confidence[place][known[place]], truth == found)
+                known = truth[place] != IGNORE
+                right = truth[place][known] == found[place][known]
+                row["confidence"] = confidence_counts(confidence[place][known], right)
         return rows
 
     def scores(self, rows: NDArray[Any]) -> dict[str, float]:
