@@ -220,6 +220,18 @@ class Task(ABC, Generic[R, M, D]):
             step: number of steps done.
         """
 
+    def conclude(self, model: M, fit: D) -> str:  # noqa: ARG002 - most tasks end with their last step
+        """Put a network right behind its last step, in place, before it is evaluated for the last time.
+
+        Args:
+            model: the moving average, in evaluation mode.
+            fit: the training data.
+
+        Returns:
+            What was done, a sentence for people; empty for nothing.
+        """
+        return ""
+
     # Evaluation -----------------------------------------------------------------------------------------------------
     @abstractmethod
     def predict(self, model: M, pictures: Tensor) -> dict[str, Tensor]:

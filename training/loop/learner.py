@@ -40,11 +40,14 @@ class Learner(L.LightningModule):
         model: the network of `task.build_model`.
         fit: training data.
         dev: data set aside; epochs and settings are chosen on them, never on what is reported.
+        say: gets the lines of progress.
     """
 
-    def __init__(self, task: Task[Any, Any, Any], model: nn.Module, fit: Samples, dev: Samples) -> None:
+    def __init__(
+        self, task: Task[Any, Any, Any], model: nn.Module, fit: Samples, dev: Samples, say: Callable[[str], None] = print
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.task, self.dev = task, dev
+        self.task, self.fit, self.dev, self.say = task, fit, dev, say
         self.recipe: Recipe = task.recipe
         self.model = model.to(memory_format=torch.channels_last)
         self.average = AveragedModel(self.model, multi_avg_fn=_averaging(self.recipe.ema_decay), use_buffers=True)
@@ -115,6 +118,9 @@ class Learner(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.rows.clear()
+        if self.global_step == self.recipe.steps and (done := self.task.conclude(self.average.module, self.fit)):
+            if self.trainer.is_global_zero:
+                self.say(done)
         if self.trainer.world_size > 1:
             # Batch norm's statistics differ by process; all are to evaluate the model that the first one saves.
             for buffer in self.average.buffers():

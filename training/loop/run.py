@@ -104,7 +104,7 @@ def _train(
         task.initialise(model)
     fit = task.load(data, recipe.split, cache=cache, skip_broken=skip_broken, say=say)
     dev = task.load(data, "dev", cache=cache, skip_broken=skip_broken, say=say)
-    learner = Learner(task, model, fit, dev)
+    learner = Learner(task, model, fit, dev, say)
     if start is not None:
         check_same_data(start, learner.data)
         _write_recipe(output, recipe)

@@ -75,6 +75,11 @@ class RoadUserNet(UNet):
         # Whole numbers of 32 bits: not every engine chooses between bytes.
         return best if self.void is None else torch.where(best == self.void, IGNORE, best)
 
+    def add_to_scores(self, biases: Tensor) -> None:
+        """Add (C,) numbers to the logits of the pixels' classes, for good; the place for void stays as it is."""
+        added = biases.repeat_interleave(self.cell**2)
+        self.head.bias.data[: len(added)] += added
+
     def scene(self, x: Tensor) -> Scene:
         """(N, 3, H, W) float, RGB/127.5 − 1, any size → everything, of the picture padded to multiples of 32."""
         *skips, x = self.encoder(pad_to_multiple(x, 32))

@@ -183,6 +183,32 @@ def test_a_network_that_tells_what_is_no_picture_of_the_road(tiny_export, folder
         assert torch.equal(again.head.bias, model.head.bias)
 
 
+def test_scores_are_adjusted_behind_the_last_step_and_no_sooner(folder, tmp_path):
+    recipe = msgspec.structs.replace(TINY, adjusted=True, void=0.5)
+    said: list[str] = []
+    train(recipe, folder, tmp_path / "adjusted", say=said.append)
+    train(msgspec.structs.replace(recipe, adjusted=False), folder, tmp_path / "plain", say=said.append)
+    [line] = [line for line in said if line.startswith("scores moved")]
+    assert "on 19 training pictures: road " in line  # of 20 pairs one is dev
+    task, adjusted = open_checkpoint(tmp_path / "adjusted" / "last.ckpt")
+    _, plain = open_checkpoint(tmp_path / "plain" / "last.ckpt")
+    moved = adjusted.head.bias.detach() - plain.head.bias.detach()
+    assert moved[: 4 * 19].abs().max() > 0.1
+    assert torch.equal(moved[: 4 * 19].reshape(19, 4)[:, :1].expand(19, 4), moved[: 4 * 19].reshape(19, 4))
+    assert moved[4 * 19 :].tolist() == [0] * 4  # the own car's stay
+    assert torch.equal(adjusted.head.weight, plain.head.weight)
+    # What was evaluated last, and chosen by, are the adjusted scores.
+    data = task.load(folder, "fit")
+    before, after = (task.scores(measured(task, model, data))["mean_iou"] for model in (plain, adjusted))
+    assert after > before
+
+
+def measured(task, model, data):
+    with torch.no_grad():
+        outputs = {role: value.numpy() for role, value in task.predict(model, torch.from_numpy(data.photos)).items()}
+    return task.measure(outputs, data, range(len(data)))
+
+
 def test_a_network_is_blended_only_with_the_one_that_it_went_on_from(run, exported):
     _, model = open_checkpoint(run / "last.ckpt")
     with pytest.raises(ModelError, match=r"running_\w+ is the network's own, so it did not go on from"):

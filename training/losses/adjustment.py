@@ -1,0 +1,56 @@
+"""What the class weights of a loss leave behind: rare classes are said too often. One number a class puts it right.
+
+The post-hoc logit adjustment of Menon et al. 2021 ("Long-tail learning via logit adjustment"), with numbers that are
+found on training pixels for the mean IoU in place of logarithms of frequencies.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+STEPS = (0.4, 0.2, 0.1)
+"""Logits by which a number is moved, pass by pass."""
+
+PENALTY = 1e-3
+"""Mean IoU that a number of one logit must be worth, and that grows with its square. Without it the training pictures
+gain a point more, and people and cars are missed for it."""
+
+
+def fit_biases(scores: NDArray[np.float32], truth: NDArray[np.int64], penalty: float = PENALTY) -> NDArray[np.float32]:
+    """What to add to the logits of each class for the highest mean IoU, by coordinate ascent.
+
+    Args:
+        scores: (P, C) logits of pixels.
+        truth: (P,) their classes, below C.
+        penalty: see `PENALTY`.
+
+    Returns:
+        (C,) whose mean over the pixels' true classes is 0, so that the scores as a whole stay where they were.
+    """
+    classes = scores.shape[1]
+    shares = np.bincount(truth, minlength=classes) / len(truth)
+    biases = np.zeros(classes, np.float32)
+
+    def worth(found: NDArray[np.int64], chosen: NDArray[np.float32]) -> float:
+        pairs = np.bincount(truth * classes + found, minlength=classes**2).reshape(classes, classes)
+        hits, union = np.diag(pairs), pairs.sum(0) + pairs.sum(1) - np.diag(pairs)
+        there = shares > 0
+        return float((hits[there] / union[there]).mean() - penalty * ((chosen - shares @ chosen) ** 2).sum())
+
+    for step in STEPS:
+        for place in range(classes):
+            others = scores + biases
+            others[:, place] = -np.inf
+            second = others.argmax(1)
+            wanted = others[np.arange(len(others)), second] - scores[:, place]  # from here on it is this class
+            best = worth(np.where(biases[place] > wanted, place, second), biases)
+            for way in (-step, step):
+                while True:
+                    tried = biases.copy()
+                    tried[place] += way
+                    value = worth(np.where(tried[place] > wanted, place, second), tried)
+                    if value <= best + 1e-5:
+                        break
+                    best, biases = value, tried
+    return (biases - shares @ biases).astype(np.float32)
