@@ -7,7 +7,10 @@
 - overlay: the colours of 14 classes on 1080p, by roadlens (in YUV), `cv2.addWeighted`, which has to have
   BGR, and supervision's annotator;
 - mask: a class map of 512×256 with 14 classes, by roadlens as PNG and as run lengths, `cv2.imencode`, pycocotools;
-- message: a header there and back, by roadlens as MessagePack and as JSON, by msgpack and by json of Python;
+- message: a header there and back, by roadlens as MessagePack and as JSON, by msgpack, by protobuf with a schema of
+  these fields, and by json of Python;
+- engine: one picture after the other through `cityscapes-unet` in fp32 and bf16, by roadlens, by OpenVINO's own API, by
+  ONNX Runtime and by `torch.compile`;
 - publish: messages to one subscriber over TCP, by roadlens' Publisher and Subscriber, and by plain pyzmq with the same
   encoding and decoding.
 
@@ -25,21 +28,29 @@ import os
 import statistics
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import cv2
 import msgpack
 import msgspec
 import numpy as np
+import onnxruntime
 import zmq
+from google import protobuf
+from google.protobuf import descriptor_pb2, message_factory
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
+import engines
+from engines.bundled import resolve
 from engines.classes import CITYSCAPES_CLASSES
+from engines.pytorch.engine import TorchEngine
+from engines.spec import read_spec
 from pipeline.drawing.overlay import Overlay, OverlayStyle
 from pipeline.frame import Frame
 from pipeline.messages.composing import from_analysis
@@ -51,7 +62,7 @@ from pipeline.pictures.colors import Colorimetry
 from pipeline.pictures.picture import Picture
 from pipeline.sources.resolve import resolve_source
 from tests.benchmarks.compare import machine
-from tests.benchmarks.loops import OPACITY, Network, palette_loop, supervision_loop
+from tests.benchmarks.loops import OPACITY, Network, PlainOpenVINO, palette_loop, supervision_loop
 from tests.benchmarks.peers import RESULTS, commit
 from tests.pipeline.fake_analysis import analysis
 from tests.pipeline.messages.test_publish import until_subscribed
@@ -159,13 +170,79 @@ def masks() -> Stage:
 
 def messages() -> Stage:
     header = from_analysis(analysis(3), 3, run="c0ffee")
-    plain = msgspec.to_builtins(header)
+    plain = msgspec.json.decode(msgspec.json.encode(header))  # lists, no tuples
     return {
         "roadlens, MessagePack": times(1000, lambda: decode_header(encode(header).parts[1])),
         "roadlens, JSON": times(1000, lambda: decode_header(encode(header, header="json").parts[1])),
+        f"protobuf {protobuf.__version__}": times(1000, in_protobuf(plain)),
         "msgpack": times(1000, lambda: msgpack.unpackb(msgpack.packb(plain))),
         "json of Python": times(1000, lambda: json.loads(json.dumps(plain).encode())),
     }
+
+
+def in_protobuf(plain: dict[str, Any]) -> Callable[[], Any]:
+    """There and back as a message whose schema is made of what is in a header; what is null or empty is no field."""
+    file = descriptor_pb2.FileDescriptorProto(name="header.proto", syntax="proto3")
+    describe(file.message_type.add(name="Header"), plain)
+    header = message_factory.GetMessages([file])["Header"]
+    told = known(plain)
+    again = header.FromString(header(**told).SerializeToString())
+    assert again.boxes[0].label == plain["boxes"][0]["label"]
+    assert dict(again.area) == plain["area"]
+    return lambda: header.FromString(header(**told).SerializeToString())
+
+
+def known(plain: dict[str, Any]) -> dict[str, Any]:
+    """Without what is null or empty, also in lists."""
+    return {
+        name: [known(each) if isinstance(each, dict) else each for each in value] if isinstance(value, list) else value
+        for name, value in plain.items()
+        if value not in (None, [], {})
+    }
+
+
+def describe(message: descriptor_pb2.DescriptorProto, plain: dict[str, Any]) -> None:
+    """Fields of a message by the values of an example."""
+    for name, value in plain.items():
+        if value in (None, [], {}):
+            continue
+        repeated = isinstance(value, list | dict)
+        field = message.field.add(name=name, number=len(message.field) + 1, label=3 if repeated else 1)
+        one = value[0] if isinstance(value, list) else value
+        if isinstance(value, dict):  # a map is repeated entries of a key and a value
+            kind = f"{name.title().replace('_', '')}Entry"
+            entry = message.nested_type.add(name=kind)
+            entry.options.map_entry = True
+            describe(entry, {"key": "a name", "value": next(iter(value.values()))})
+            field.type, field.type_name = field.TYPE_MESSAGE, kind
+        elif isinstance(one, dict):
+            describe(message.nested_type.add(name=f"One{name.title()}"), one)
+            field.type, field.type_name = field.TYPE_MESSAGE, f"One{name.title()}"
+        else:
+            field.type = {bool: field.TYPE_BOOL, int: field.TYPE_INT64, float: field.TYPE_DOUBLE}.get(
+                type(one), field.TYPE_STRING
+            )
+
+
+def engine(stack: ExitStack, precision: Literal["fp32", "bf16"]) -> Stage:
+    path = resolve("cityscapes-unet")
+    spec = read_spec(path)
+    picture = np.random.default_rng(2).integers(0, 256, (spec.height, spec.width, 3), np.uint8)
+    ours = stack.enter_context(closing(engines.load(path, "cpu", precision, 1)))
+    plain = PlainOpenVINO(
+        Network(str(path), spec.width, spec.height, spec.outputs["class_map"], [], precision)
+    )  # fmt: skip
+    compiled = stack.enter_context(closing(TorchEngine(path, device="cpu", precision=precision, compiled=True)))
+    sides: Stage = {
+        "roadlens": times(40, lambda: ours(picture)),
+        f"openvino {version('openvino')}": times(40, lambda: plain(picture[..., ::-1])),
+        f"torch.compile {version('torch')}": times(20, lambda: compiled(picture)),
+    }
+    if precision == "fp32":  # it runs the file as it is
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        [name] = [each.name for each in session.get_inputs()]
+        sides[f"onnxruntime {onnxruntime.__version__}"] = times(20, lambda: session.run(None, {name: picture[None]}))
+    return sides
 
 
 BURST = 4
@@ -236,7 +313,8 @@ def main() -> None:
     with ExitStack() as stack:
         stages: dict[str, Callable[[], Stage]] = {
             "decode": lambda: decoding(arguments.footage), "overlay": overlay, "mask": masks, "message": messages,
-            "publish": lambda: publishing(stack),
+            "publish": lambda: publishing(stack), "engine, fp32": lambda: engine(stack, "fp32"),
+            "engine, bf16": lambda: engine(stack, "bf16"),
         }  # fmt: skip
         for name, sides in stages.items():
             if not arguments.stages or name in arguments.stages:

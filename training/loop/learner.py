@@ -44,8 +44,8 @@ class Learner(L.LightningModule):
     """
 
     def __init__(
-        self, task: Task[Any, Any, Any], model: nn.Module, fit: Samples, dev: Samples, say: Callable[[str], None] = print
-    ) -> None:  # fmt: skip
+        self, task: Task[Any, Any, Any], model: nn.Module, fit: Samples, dev: Samples, say: Callable[[str], None]
+    ) -> None:
         super().__init__()
         self.task, self.fit, self.dev, self.say = task, fit, dev, say
         self.recipe: Recipe = task.recipe
@@ -118,8 +118,9 @@ class Learner(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.rows.clear()
-        if self.global_step == self.recipe.steps and (done := self.task.conclude(self.average.module, self.fit)):
-            if self.trainer.is_global_zero:
+        if self.global_step == self.recipe.steps:
+            done = self.task.conclude(self.average.module, self.fit)
+            if done and self.trainer.is_global_zero:
                 self.say(done)
         if self.trainer.world_size > 1:
             # Batch norm's statistics differ by process; all are to evaluate the model that the first one saves.

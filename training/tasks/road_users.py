@@ -234,7 +234,7 @@ class RoadUsers(EncoderTask[RoadUsersRecipe, "RoadUserNet", RoadUserPairs]):
     def _pixels(
         self, model: RoadUserNet, fit: RoadUserPairs, chosen: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Logits (P, C) and classes (P,) of every `ADJUSTED_STRIDE`th known pixel each way that is not taken for void."""
+        """(P, C) logits and (P,) classes of every `ADJUSTED_STRIDE`th known pixel each way, no void."""
         from torch import from_numpy, no_grad
 
         from training.models.encoder import network_input

@@ -29,7 +29,7 @@ def test_rows_are_scored_in_the_order_of_the_pictures_whoever_measured_them(
 ) -> None:
     task = Ordered(ShadeRecipe(name="shade", steps=1))
     folder = write_shades(tmp_path)
-    learner = Learner(task, task.build_model(), task.load(folder, "fit"), task.load(folder, "dev"))
+    learner = Learner(task, task.build_model(), task.load(folder, "fit"), task.load(folder, "dev"), print)
     monkeypatch.setattr(Learner, "trainer", SimpleNamespace(world_size=1))
     monkeypatch.setattr(Learner, "log", lambda *_: None)
     learner.rows = [(np.array(share), np.array(share, float)[:, None] * 10) for share in shares]
