@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 STEPS = (0.4, 0.2, 0.1)
 """Logits by which a number is moved, pass by pass."""
 
-PENALTY = 1e-3
-"""Mean IoU that a number of one logit must be worth, and that grows with its square. Without it the training pictures
-gain a point more, and people and cars are missed for it."""
+PENALTY = 3e-4
+"""Mean IoU that a number of one logit must be worth, and that grows with its square. On `dev` the road users' class map
+came to 0.573 without it, to 0.570 with it and to 0.566 with thrice as much; without it people came down by a logit."""
 
 
 def fit_biases(scores: NDArray[np.float32], truth: NDArray[np.int64], penalty: float = PENALTY) -> NDArray[np.float32]:

@@ -77,6 +77,7 @@ class RoadUserNet(UNet):
 
     def add_to_scores(self, biases: Tensor) -> None:
         """Add (C,) numbers to the logits of the pixels' classes, for good; the place for void stays as it is."""
+        assert self.head.bias is not None
         added = biases.repeat_interleave(self.cell**2)
         self.head.bias.data[: len(added)] += added
 

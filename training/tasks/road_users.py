@@ -227,7 +227,7 @@ class RoadUsers(EncoderTask[RoadUsersRecipe, "RoadUserNet", RoadUserPairs]):
         chosen = np.unique(np.linspace(0, len(fit) - 1, ADJUSTED_ON).astype(int))
         scores, truth = self._pixels(model, fit, chosen)
         biases = fit_biases(scores, truth)
-        model.add_to_scores(from_numpy(biases).to(model.head.bias.device))
+        model.add_to_scores(from_numpy(biases).to(model.head.weight.device))
         moved = ", ".join(f"{info.name} {by:+.1f}" for info, by in zip(CITYSCAPES_CLASSES, biases, strict=True))
         return f"scores moved for the mean IoU on {len(chosen)} training pictures: {moved}"
 
@@ -244,7 +244,7 @@ class RoadUsers(EncoderTask[RoadUsersRecipe, "RoadUserNet", RoadUserPairs]):
         for place, index in enumerate(chosen):
             picture = at_size(fit.photos[[index]], height, width)
             with no_grad():
-                logits = model(network_input(from_numpy(picture).to(model.head.bias.device)))[0].float().cpu().numpy()
+                logits = model(network_input(from_numpy(picture).to(model.head.weight.device)))[0].float().cpu().numpy()
             label = fit.pairs.labels[index]
             first = place % ADJUSTED_STRIDE
             rows, columns = (np.arange(first, side, ADJUSTED_STRIDE) for side in label.shape)
