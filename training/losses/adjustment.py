@@ -26,9 +26,12 @@ def fit_biases(scores: NDArray[np.float32], truth: NDArray[np.int64], penalty: f
         penalty: see `PENALTY`.
 
     Returns:
-        (C,) whose mean over the pixels' true classes is 0, so that the scores as a whole stay where they were.
+        (C,) whose mean over the pixels' true classes is 0, so that the scores as a whole stay where they were; of no
+        pixels zeros.
     """
     classes = scores.shape[1]
+    if not len(truth):
+        return np.zeros(classes, np.float32)
     shares = np.bincount(truth, minlength=classes) / len(truth)
     biases = np.zeros(classes, np.float32)
 

@@ -37,6 +37,11 @@ def test_a_penalty_holds_the_numbers_back():
     assert free > held > still == 0
 
 
+def test_of_no_pixels_nothing_is_learned():
+    scores, truth = pixels(0, 0)
+    assert fit_biases(scores, truth).tolist() == [0, 0, 0]
+
+
 def test_a_class_that_is_nowhere_is_said_no_more():
     scores, truth = pixels(0)
     chosen = truth != 2
