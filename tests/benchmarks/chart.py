@@ -1,6 +1,8 @@
 """The README's chart of speed, drawn from the newest figures with video in RESULTS.md.
 
-python -m tests.benchmarks.peers FOOTAGE --python PEERS --record && python -m tests.benchmarks.chart
+    python tests/benchmarks/peers.py FOOTAGE --python PEERS --record && python -m tests.benchmarks.chart
+
+The test beside it says when the picture is no longer of the newest figures.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ import re
 from html import escape
 from pathlib import Path
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
+from tests.benchmarks.peers import RESULTS
+
 CHART = Path(__file__).parents[2] / "deploy/docs/speed.svg"
 NAMES = {
     "roadlens": "roadlens", "roadlens auto": "roadlens, --every auto", "opencv-python": "OpenCV and OpenVINO",

@@ -183,9 +183,9 @@ def messages() -> Stage:
 def in_protobuf(plain: dict[str, Any]) -> Callable[[], Any]:
     """There and back as a message whose schema is made of what is in a header; what is null or empty is no field."""
     file = descriptor_pb2.FileDescriptorProto(name="header.proto", syntax="proto3")
-    describe(file.message_type.add(name="Header"), plain)
-    header = message_factory.GetMessages([file])["Header"]
     told = known(plain)
+    describe(file.message_type.add(name="Header"), told)
+    header = message_factory.GetMessages([file])["Header"]
     again = header.FromString(header(**told).SerializeToString())
     assert again.boxes[0].label == plain["boxes"][0]["label"]
     assert dict(again.area) == plain["area"]
@@ -204,8 +204,6 @@ def known(plain: dict[str, Any]) -> dict[str, Any]:
 def describe(message: descriptor_pb2.DescriptorProto, plain: dict[str, Any]) -> None:
     """Fields of a message by the values of an example."""
     for name, value in plain.items():
-        if value in (None, [], {}):
-            continue
         repeated = isinstance(value, list | dict)
         field = message.field.add(name=name, number=len(message.field) + 1, label=3 if repeated else 1)
         one = value[0] if isinstance(value, list) else value
@@ -229,9 +227,7 @@ def engine(stack: ExitStack, precision: Literal["fp32", "bf16"]) -> Stage:
     spec = read_spec(path)
     picture = np.random.default_rng(2).integers(0, 256, (spec.height, spec.width, 3), np.uint8)
     ours = stack.enter_context(closing(engines.load(path, "cpu", precision, 1)))
-    plain = PlainOpenVINO(
-        Network(str(path), spec.width, spec.height, spec.outputs["class_map"], [], precision)
-    )  # fmt: skip
+    plain = PlainOpenVINO(Network(str(path), spec.width, spec.height, spec.outputs["class_map"], [], precision))
     compiled = stack.enter_context(closing(TorchEngine(path, device="cpu", precision=precision, compiled=True)))
     sides: Stage = {
         "roadlens": times(40, lambda: ours(picture)),

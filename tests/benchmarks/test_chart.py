@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from tests.benchmarks.chart import CHART, RESULTS, chart, newest
+from tests.benchmarks.chart import CHART, chart, newest
+from tests.benchmarks.peers import RESULTS
 
 
 def test_the_chart_in_the_readme_is_of_the_newest_figures():

@@ -118,14 +118,14 @@ class Learner(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.rows.clear()
-        if self.global_step == self.recipe.steps:
-            done = self.task.conclude(self.average.module, self.fit)
-            if done and self.trainer.is_global_zero:
-                self.say(done)
         if self.trainer.world_size > 1:
             # Batch norm's statistics differ by process; all are to evaluate the model that the first one saves.
             for buffer in self.average.buffers():
                 torch.distributed.broadcast(buffer, 0)
+        if self.global_step == self.recipe.steps:
+            done = self.task.conclude(self.average.module, self.fit)
+            if done and self.trainer.is_global_zero:
+                self.say(done)
 
     def validation_step(self, batch: Tensor, _index: int) -> None:
         indices = batch.cpu().numpy()

@@ -22,6 +22,13 @@ UInt8 = NDArray[np.uint8]
 PROTOCOL = "19 classes, one confusion matrix over the split, no test-time augmentation"
 
 
+def iou_of_true_classes(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(C,) IoU of each class by a (C, C) or (C, C + 1) confusion matrix; NaN for classes that the truth lacks."""
+    hits, truth = np.diag(matrix).astype(np.float64), matrix.sum(1)
+    union = truth + matrix.sum(0)[: len(hits)] - hits
+    return np.where(truth > 0, hits / np.maximum(union, 1), np.nan)
+
+
 def confusion_matrix(label: UInt8, prediction: UInt8, classes: int) -> NDArray[np.int64]:
     """(C, C + 1) int64 counts: row = true class, column = predicted class, the last for none; pixels labelled 255 are
     left out.

@@ -20,7 +20,7 @@ from training.data.own.folder import Choice, Kind, open_folder
 from training.data.own.samples import SPLITS, OwnPictures, load_own
 from training.metrics.calibration import BINS, calibration_error, confidence_counts
 from training.metrics.masks import at_size_of
-from training.metrics.segmentation import confusion_matrix
+from training.metrics.segmentation import confusion_matrix, iou_of_true_classes
 from training.recipe import Augmentation, EncoderRecipe, UNetSettings, Whole
 from training.results import Figures, Label, summarise
 from training.task import EncoderTask, Outputs, View
@@ -252,14 +252,10 @@ class Own(OwnTask[SegmenterRecipe, "Segmenter"]):
 
     def scores(self, rows: NDArray[Any]) -> dict[str, float]:
         matrix = rows["confusion"].sum(0)
-        hits = np.diag(matrix).astype(np.float64)
-        truth = matrix.sum(1)
-        union = truth + matrix[:, :-1].sum(0) - hits
-        iou = np.where(truth > 0, hits / np.maximum(union, 1), np.nan)
-        total = truth.sum()
+        iou, total = iou_of_true_classes(matrix), matrix.sum()
         scores = {
-            "mean_iou": float(np.nanmean(iou)) if (truth > 0).any() else float("nan"),
-            "accuracy": float(hits.sum() / total) if total else float("nan"),
+            "mean_iou": float(np.nanmean(iou)) if total else float("nan"),
+            "accuracy": float(np.diag(matrix).sum() / total) if total else float("nan"),
         }
         counts = rows["confidence"].sum(0)
         if counts.any():

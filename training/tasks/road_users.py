@@ -222,7 +222,7 @@ class RoadUsers(EncoderTask[RoadUsersRecipe, "RoadUserNet", RoadUserPairs]):
             return ""
         from torch import from_numpy
 
-        from training.losses.adjustment import fit_biases
+        from training.metrics.adjustment import fit_biases
 
         chosen = np.unique(np.linspace(0, len(fit) - 1, ADJUSTED_ON).astype(int))
         scores, truth = self._pixels(model, fit, chosen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.losses.adjustment import fit_biases
+from training.metrics.adjustment import fit_biases
 from training.metrics.segmentation import Scores, confusion_matrix
 
 LIFTED = np.array([0.0, 0.5, 2.5])

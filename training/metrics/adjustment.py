@@ -6,8 +6,12 @@ found on training pixels for the mean IoU in place of logarithms of frequencies.
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from numpy.typing import NDArray
+
+from training.metrics.segmentation import iou_of_true_classes
 
 STEPS = (0.4, 0.2, 0.1)
 """Logits by which a number is moved, pass by pass."""
@@ -37,23 +41,21 @@ def fit_biases(scores: NDArray[np.float32], truth: NDArray[np.int64], penalty: f
 
     def worth(found: NDArray[np.int64], chosen: NDArray[np.float32]) -> float:
         pairs = np.bincount(truth * classes + found, minlength=classes**2).reshape(classes, classes)
-        hits, union = np.diag(pairs), pairs.sum(0) + pairs.sum(1) - np.diag(pairs)
-        there = shares > 0
-        return float((hits[there] / union[there]).mean() - penalty * ((chosen - shares @ chosen) ** 2).sum())
+        iou = float(np.nanmean(iou_of_true_classes(pairs)))
+        return iou - penalty * float(((chosen - shares @ chosen) ** 2).sum())
 
-    for step in STEPS:
-        for place in range(classes):
-            others = scores + biases
-            others[:, place] = -np.inf
-            second = others.argmax(1)
-            wanted = others[np.arange(len(others)), second] - scores[:, place]  # from here on it is this class
-            best = worth(np.where(biases[place] > wanted, place, second), biases)
-            for way in (-step, step):
-                while True:
-                    tried = biases.copy()
-                    tried[place] += way
-                    value = worth(np.where(tried[place] > wanted, place, second), tried)
-                    if value <= best + 1e-5:
-                        break
-                    best, biases = value, tried
+    for step, place in product(STEPS, range(classes)):
+        others = scores + biases
+        others[:, place] = -np.inf
+        second = others.argmax(1)
+        wanted = others[np.arange(len(others)), second] - scores[:, place]  # from here on it is this class
+        best = worth(np.where(biases[place] > wanted, place, second), biases)
+        for way in (-step, step):
+            while True:
+                tried = biases.copy()
+                tried[place] += way
+                value = worth(np.where(tried[place] > wanted, place, second), tried)
+                if value <= best + 1e-5:
+                    break
+                best, biases = value, tried
     return (biases - shares @ biases).astype(np.float32)
