@@ -17,6 +17,7 @@ from engines.engine import Prediction
 from engines.spec import ModelSpec
 from pipeline.analysis.components import ComponentOptions, component_boxes
 from pipeline.analysis.ignore import whole_map
+from pipeline.analysis.own_car import OwnCar
 from pipeline.analysis.smoothing import SmoothingOptions, TemporalSmoother
 from pipeline.analysis.sound import sound
 from pipeline.analysis.tracking import Tracker, TrackingOptions, alike
@@ -69,12 +70,15 @@ class Fuser:
             order; they are read off the class map only where its model gives none.
         options: how to fuse.
         first_track: number of the first track.
+        own_car: whether the own car, where the class map says so now and then, is kept in mind.
 
     Attributes:
         faults: what models said so far that cannot be so, by model and `FAULTS`; whoever has told of it may clear it.
     """
 
-    def __init__(self, specs: Sequence[ModelSpec], options: FuseOptions, first_track: int = 1) -> None:
+    def __init__(
+        self, specs: Sequence[ModelSpec], options: FuseOptions, first_track: int = 1, *, own_car: bool = False
+    ) -> None:
         self.options = options
         self.specs = {spec.name: spec for spec in specs}
         self.classes: tuple[ClassInfo, ...] = next((s.classes for s in specs if "class_map" in s.outputs), ())
@@ -82,6 +86,7 @@ class Fuser:
         self._trackers = {name: Tracker(options.tracking, numbers) for name in self.specs}
         self._found: dict[str, list[Box]] = {}
         self._smoother = None if options.smoothing is None else TemporalSmoother(options.smoothing)
+        self._own_car = OwnCar() if own_car else None
         self._segmented = Prediction()
         self._unsmoothed: UInt8 | None = None
         self._crop: Rect | None = None
@@ -113,7 +118,8 @@ class Fuser:
             prediction, faults = sound(prediction, spec, min(self._bounds(spec)) * FAINT)
             self.faults.update({(name, fault): count for fault, count in faults.items()})
             if "class_map" in spec.outputs:
-                self._segmented = _whole(self._smoothed(spec, prediction, frame, inputs or {}), frame.ignored)
+                shown = self._without_own_car(self._smoothed(spec, prediction, frame, inputs or {}), frame)
+                self._segmented = _whole(shown, frame.ignored)
                 if frame.ignored is not None and self._unsmoothed is not None:
                     self._unsmoothed = whole_map(self._unsmoothed, frame.ignored)
                 self._area = class_area(self._segmented.class_map, spec.classes)
@@ -153,6 +159,13 @@ class Fuser:
         self._unsmoothed = prediction.class_map
         class_map, confidence = self._smoother.smooth(self._unsmoothed, prediction.confidence, picture, frame.time)
         return replace(prediction, class_map=class_map, confidence=confidence)
+
+    def _without_own_car(self, seen: Prediction, frame: Frame) -> Prediction:
+        if self._own_car is None or seen.class_map is None:
+            return seen
+        crop = frame.crop or Rect(0, 0, frame.image.width, frame.image.height)
+        class_map, confidence = self._own_car.fill(seen.class_map, seen.confidence, crop, frame.time)
+        return replace(seen, class_map=class_map, confidence=confidence)
 
     def _components(self, spec: ModelSpec, prediction: Prediction, frame: Frame) -> list[Box]:
         if prediction.class_map is None:

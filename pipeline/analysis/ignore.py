@@ -37,11 +37,14 @@ class IgnoreOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         bars: whether black bars and panels along the edges are looked for, and cut off.
         polygons: regions, each by its corners `[x, y]` in pixels of the upright picture, x right, y down.
         mask: a picture of the same size, white where the stream's pictures are ignored and black elsewhere.
+        own_car: whether the own car is kept in mind where the class map shows it now and then; see
+            `pipeline.analysis.own_car`.
     """
 
     bars: bool = True
     polygons: tuple[Outline, ...] = ()
     mask: Path | None = None
+    own_car: bool = True
 
 
 class IgnoredRegions:

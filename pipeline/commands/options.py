@@ -183,6 +183,8 @@ SHARED = (
            "Picture of the stream's size, white where it is not looked at.", value=str, needs=(STREAMS,)),
     Option("bars", "streams[].ignore.bars", bool, "Find black bars and panels along the edges and cut them off.",
            needs=(STREAMS,)),
+    Option("own_car", "streams[].ignore.own_car", bool, "Keep in mind where the class map shows the own car.",
+           needs=(STREAMS, CLASS_MAP)),
     Option("anonymize", "anonymize", bool, "Blur people and number plates in every picture that leaves.", "on",
            flags=("--anonymize",), needs=(PICTURES,)),
     Option("anonymize_sparing", "anonymize.sparing", bool,

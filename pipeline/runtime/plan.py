@@ -48,6 +48,7 @@ class StreamPlan:
         info: what opening it said.
         stages: after fusing, in order.
         regions: what of its frames is not looked at; None where all of them is.
+        own_car: whether the own car is kept in mind from frame to frame.
         sinks: outputs of this stream and shared ones, in order.
         first_frame: index of the first frame to give out; a resumed run skips those before it.
         warm_up: how many of those of a file are looked at all the same, for what is remembered from frame to frame.
@@ -67,6 +68,7 @@ class StreamPlan:
     stopped: Callable[[int], None] = lambda _frames: None
     berth: Berth | None = None
     regions: IgnoredRegions | None = None
+    own_car: bool = True
 
     def check_reached(self, frames: int) -> None:
         """That a resumed stream has as many frames as the outputs that it goes on with.

@@ -79,7 +79,8 @@ class _Fusing:
         plan, file = self.stream.plan, self.stream.mode == "file"
         options = self._run.fuse if plan.info.moving else self._run.fuse.of_stills()
         specs = [model.engine.spec for model in self._run.models]
-        fuser, novelty = Fuser(specs, options, plan.first_track), NoveltyWatch(specs)
+        fuser = Fuser(specs, options, plan.first_track, own_car=plan.own_car and plan.info.moving)
+        novelty = NoveltyWatch(specs)
         carrier = self._carrier()
         beside: list[AudioPacket | DataPacket] = []  # of frames that were too old, and of the one that follows them
         # A decoder that waits for what a look teaches sends no more until then: a burst of it waits for nothing.

@@ -14,9 +14,10 @@ from engines.cuda.probe import has_driver, without_kernels
 from engines.errors import RoadlensError, SourceError
 from engines.loading import Degraded
 from pipeline.addresses import strip_credentials
+from pipeline.analysis import own_car
 from pipeline.analysis.ahead import stage as ahead
 from pipeline.analysis.carrying.cadence import LONGEST
-from pipeline.analysis.ignore import IgnoredRegions, IgnoreOptions
+from pipeline.analysis.ignore import IgnoredRegions
 from pipeline.analysis.smoothing import SETTLED
 from pipeline.capabilities import attach_source
 from pipeline.config import StreamConfig, configured_stages
@@ -147,9 +148,10 @@ def plan(shared: Shared, stream: RunningStream, source: Source, start: Start, si
     if stream.ring is not None and stream.ring.options.save_when is not None:
         outputs.append(stream.ring)
     stopped = (lambda _frames: None) if side_car is None else side_car.stopped
+    warm_up = _warm_up(shared, stream, info, source)
     return StreamPlan(
-        source, info, stages, [*shared.sinks, *outputs], start.frame, _warm_up(shared, info, source), start.track,
-        stopped, stream.berth, _learnt(stream, regions(stream, info)),
+        source, info, stages, [*shared.sinks, *outputs], start.frame, warm_up, start.track, stopped, stream.berth,
+        _learnt(stream, regions(stream, info)), stream.config.ignore.own_car,
     )  # fmt: skip
 
 
@@ -162,7 +164,7 @@ def regions(stream: RunningStream, info: StreamInfo) -> IgnoredRegions | None:
     options = stream.config.ignore
     if not info.moving:
         options = msgspec.structs.replace(options, bars=False)
-    if options == IgnoreOptions(bars=False):
+    if not options.bars and not options.polygons and options.mask is None:
         return None
     return IgnoredRegions(options, info.width, info.height)
 
@@ -254,12 +256,13 @@ def _settle_encoders(shared: Shared, stream: RunningStream, encoders: list[Video
         stream.overlay.target.stay = lambda: all(encoder.takes_device for encoder in encoders)
 
 
-def _warm_up(shared: Shared, info: StreamInfo, source: Source) -> int:
+def _warm_up(shared: Shared, stream: RunningStream, info: StreamInfo, source: Source) -> int:
     """Frames that a resumed run looks at again, so that it shows what it would have shown uninterrupted."""
     if source.mode != "file":
         return 0
     config = shared.config
-    remembered = [LONGEST if model.every == "auto" else model.every - 1 for model in shared.models]
+    remembered = [math.ceil(own_car.SETTLED * info.rate)] if stream.config.ignore.own_car else []
+    remembered += [LONGEST if model.every == "auto" else model.every - 1 for model in shared.models]
     if config.smoothing is not None:
         remembered.append(math.ceil(SETTLED * info.rate))
     if config.overlay.legend and (config.video.path is not None or config.outputs.any):

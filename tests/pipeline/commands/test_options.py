@@ -61,6 +61,10 @@ SHARED: dict[str, tuple[list[str], dict[str, Any]]] = {
     ),
     "ignore_mask": (["--ignore-mask", "m.png"], {"streams[0].ignore.mask": "m.png", "streams[1].ignore.mask": "m.png"}),
     "bars": (["--no-bars"], {"streams[0].ignore.bars": False, "streams[1].ignore.bars": False}),
+    "own_car": (
+        ["--no-own-car"],
+        {"streams[0].ignore.own_car": False, "streams[1].ignore.own_car": False},
+    ),
     "anonymize": (["--anonymize"], {"anonymize.hold": 0.2}),
     "anonymize_sparing": (["--anonymize-sparing"], {"anonymize.sparing": True}),
     "ahead": (["--ahead"], {"ahead.contact": 2.5}),
@@ -103,7 +107,7 @@ BASES = {"run": {**LINES, **VIDEO}, "serve": {"nothing": [], **LINES, **VIDEO}}
 
 OF_OVERLAYS = ("opacity", "legend", "heads_up", "boxes", "outlines", "hide")
 OF_FILES = ("realtime", "camera", "track")
-OF_STREAMS = ("ignore", "ignore_mask", "bars")
+OF_STREAMS = ("ignore", "ignore_mask", "bars", "own_car")
 OF_ENCODERS = ("preset", "crf", "encoder")
 CAMERAS = {"camera", "camera to HLS"}
 PLAIN = {*LINES, *VIDEO} - {"pipe"}
