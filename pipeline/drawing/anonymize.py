@@ -3,13 +3,10 @@
 The stage puts a blurred picture in the place of the frame's own, so that no output, whichever it is, has the original:
 what is not in the analysis cannot leak. It is the first of the stages; one's own stages see the blurred picture too.
 
-A covered region is averaged over blocks that are large beside it (an eighth of it: a head is about one block, a plate
-less than one high), the averages are rounded to sixteen levels, and the blocks are blended into each other. Rounding is
-what keeps many pictures of one person in motion from being added up to a sharp one.
-
 Covered are people, and of every vehicle the lower part, where plates are. `sparing` covers heads, and the plates of
 vehicles near enough that one can be read: by the boxes of a model that gives some, and by the class map where no box
-tells of what it shows. More heads stay visible (figures: `tests/benchmarks/anonymizing.py`).
+tells of what it shows. Of whoever stands behind a car no more is seen than a head, and no model finds it: what is just
+above the roofs of near cars is covered, too, by their boxes. Figures: `tests/benchmarks/anonymizing.py`.
 
 It is as good as the models: a person they do not see at all stays visible. Therefore regions are widened, and last
 for a while after they were seen, and of files before as well: frames wait until what lies a second behind them is
@@ -28,7 +25,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-import av
 import cv2
 import msgspec
 import numpy as np
@@ -38,17 +34,13 @@ from engines.bundled import DEFAULT
 from engines.classes import ClassInfo
 from engines.errors import UsageError
 from pipeline.contracts import StreamInfo
+from pipeline.drawing.blurring import blurred
 from pipeline.drawing.sightings import HAIR, Sightings
 from pipeline.frame import Analysis, Box, Ignored
-from pipeline.pictures.conversion import blendable_format, converted
 from pipeline.pictures.picture import Picture
-from pipeline.pictures.planes import CHROMA_SHIFT, copy_properties, plane
 
 UInt8 = NDArray[np.uint8]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-
-_LEAST_BLOCK = 12.0
-"""Pixels of the smallest block's side."""
 
 _HELD = 64
 """Most frames that a file is looked ahead, and most masks kept of the past."""
@@ -83,6 +75,10 @@ _PLATE_TO_HEIGHT = {"car": 0.09, "truck": 0.06, "bus": 0.05, "motorcycle": 0.15}
 _PLATE_TO_WIDTH = 0.065
 """The same of the width of a vehicle that is seen from its front or back: 11 cm of 1.7 m."""
 
+_LOW, _ROOF, _HEAD_TO_HEIGHT = ("car",), 0.1, 0.14
+"""Vehicles lower than people, the share of their height below their box's upper edge that may be behind them still, and
+the height of a head as a share of theirs: 23 cm of 1.45 m."""
+
 _DOUBT = 0.75
 """Share of the height asked for from which on a plate is covered: what sizes are off by."""
 
@@ -98,6 +94,8 @@ class AnonymizeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         head_share: share of a person's height, from above, that is blurred where `sparing`.
         plate_pixels: height, in pixels of the full-size picture, from which on a plate is blurred where `sparing`.
         plate_share: share of a vehicle's height, from below, that is blurred where not `sparing`; 1 for all of it.
+        roof_share: share of a near car's height, above its roof, that is blurred: of people behind it a head is seen
+            there, too little for a model to find. Not where `people` is empty; 0 for none.
         margin: how far regions reach beyond what the models say, as a share of the picture's width and height; of heads
             half of it where `sparing`, of plates a tenth.
         hold: seconds that a region stays blurred after it was seen last, and, of a file, before it was seen first; the
@@ -114,6 +112,7 @@ class AnonymizeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     head_share: Share = 0.3
     plate_pixels: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 12.0
     plate_share: Share = 0.6
+    roof_share: Share = 0.2
     margin: Annotated[float, msgspec.Meta(ge=0, le=0.25)] = 0.03
     hold: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.2
     hold_people: Annotated[float, msgspec.Meta(ge=0, le=10)] = 1.0
@@ -281,6 +280,8 @@ class AnonymizeStage:
 
 def _finder(options: AnonymizeOptions) -> tuple[_Find, list[tuple[AnonymizeOptions, float]]]:
     """What finds regions, and for which of them, with what margin."""
+    if not options.people:
+        options = msgspec.structs.replace(options, roof_share=0.0)
     if not options.sparing:
         return sensitive, [(options, options.margin)]
     people = msgspec.structs.replace(options, vehicles=()), _CLOSE_HEADS * options.margin
@@ -323,17 +324,18 @@ def sensitive(
             if vehicle.any():
                 mask[lower_part(vehicle, options.plate_share)] = 255
     height, width = class_map.shape
+    across, down = width / size[0], height / size[1]
     for box in boxes:
+        tall = box.y2 - box.y1
         if box.label in options.people:
-            top = box.y1
+            rows = [(0.0, 1.0)]
         elif box.label in options.vehicles:
-            top = box.y2 - (box.y2 - box.y1) * options.plate_share
+            rows = [(1 - options.plate_share, 1.0), *_over_roof(box.label, tall, options)]
         else:
             continue
-        x1, x2 = (value * width / size[0] for value in (box.x1, box.x2))
-        y1, y2 = (value * height / size[1] for value in (top, box.y2))
-        rows = slice(max(0, int(np.floor(y1))), max(0, int(np.ceil(y2))))
-        mask[rows, max(0, int(np.floor(x1))) : max(0, int(np.ceil(x2)))] = 255
+        for first, last in rows:
+            top, bottom = (box.y1 + share * tall for share in (first, last))
+            _fill(mask, box.x1 * across, top * down, box.x2 * across, bottom * down)
     return mask
 
 
@@ -361,13 +363,12 @@ def private_parts(
               (box.y2 + above) * down)  # fmt: skip
         if box.label in options.people:
             head = options.head_share * tall if tall >= _STANDING * wide else min(tall, _HEAD_TO_WIDTH * wide)
-            top, bottom, beside = box.y1 - _ABOVE * tall, box.y1 + head + _ABOVE * tall, _ABOVE * tall
-        elif _plate_height(box.label, wide, tall) >= _DOUBT * options.plate_pixels:
-            first, last = _PLATE_ROWS.get(box.label, _PLATE_ROWS["car"])
-            top, bottom, beside = box.y1 + first * tall, box.y1 + last * tall, _BESIDE * wide
+            parts = [(-_ABOVE, head / tall + _ABOVE, _ABOVE * tall)]
         else:
-            continue
-        _fill(mask, (box.x1 - beside) * across, top * down, (box.x2 + beside) * across, bottom * down)
+            parts = _parts_of_vehicle(box.label, wide, tall, options)
+        for first, last, beside in parts:
+            _fill(mask, (box.x1 - beside) * across, (box.y1 + first * tall) * down, (box.x2 + beside) * across,
+                  (box.y1 + last * tall) * down)  # fmt: skip
     for info in classes:
         if info.name in options.people:
             people = (class_map == info.id) & (told == 0)
@@ -379,6 +380,23 @@ def private_parts(
                 near = _near(vehicles, info.name, (across, down), options)
                 mask[lower_part(near, options.plate_share)] = 255
     return mask
+
+
+def _parts_of_vehicle(
+    label: str, wide: float, tall: float, options: AnonymizeOptions
+) -> list[tuple[float, float, float]]:
+    """First and last row of what is covered of a vehicle, as shares of its height; by how many pixels it is wider."""
+    parts = [(*rows, 0.0) for rows in _over_roof(label, tall, options)]
+    if _plate_height(label, wide, tall) >= _DOUBT * options.plate_pixels:
+        parts.append((*_PLATE_ROWS.get(label, _PLATE_ROWS["car"]), _BESIDE * wide))
+    return parts
+
+
+def _over_roof(label: str, tall: float, options: AnonymizeOptions) -> list[tuple[float, float]]:
+    """First and last row of where heads of people behind a vehicle are seen, as shares of its height; none where they
+    are too small to be known."""
+    near = _HEAD_TO_HEIGHT * tall >= _DOUBT * options.plate_pixels
+    return [(-options.roof_share, _ROOF)] if near and options.roof_share and label in _LOW else []
 
 
 def _plate_height(label: str, wide: float, tall: float) -> float:
@@ -446,48 +464,3 @@ def widened(mask: UInt8, margin: float) -> UInt8:
     reach = [max(1, round(margin * side)) if margin else 0 for side in (width, height)]
     kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (2 * reach[0] + 1, 2 * reach[1] + 1))
     return np.asarray(cv2.dilate(mask, kernel), np.uint8)
-
-
-def blurred(image: av.VideoFrame, mask: UInt8, blocks: int = 8) -> av.VideoFrame:
-    """A new picture with the regions of a mask made unrecognisable; the picture itself, whose planes are the
-    decoder's, is only read.
-
-    Args:
-        image: in host memory, 8-bit YUV; any other format is converted to it.
-        mask: (h, w) uint8 of any size, stretched over the picture; what is not 0 is covered.
-        blocks: most blocks across the longer side of a region.
-
-    Returns:
-        A picture of the same size and time, and format where it is 8-bit YUV; the given one where nothing is covered.
-    """
-    if not mask.any():
-        return image
-    if image.format.name not in CHROMA_SHIFT:
-        image = converted(image, blendable_format(image.format.name, image.width, image.height))
-    result = av.VideoFrame(image.width, image.height, image.format.name)
-    copy_properties(image, result)
-    planes = [(plane(image, index), plane(result, index)) for index in range(len(image.planes))]
-    for original, target in planes:
-        target[:] = original
-    height, width = mask.shape
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    for number in range(1, count):
-        x, y, across, down = (int(value) for value in stats[number, :4])
-        longer = max(across * image.width / width, down * image.height / height)
-        block = max(_LEAST_BLOCK, longer / blocks)
-        inside = np.asarray(labels[y : y + down, x : x + across] == number, np.uint8)
-        for original, target in planes:
-            rows, columns = original.shape[:2]
-            top, bottom = y * rows // height, -(-(y + down) * rows // height)
-            left, right = x * columns // width, -(-(x + across) * columns // width)
-            place = (slice(top, bottom), slice(left, right))
-            size = (right - left, bottom - top)
-            # A block is as large in the picture whatever the plane's subsampling.
-            few = (
-                max(1, int(size[0] * image.width / columns / block)),
-                max(1, int(size[1] * image.height / rows / block)),
-            )
-            means = np.asarray(cv2.resize(original[place], few, interpolation=cv2.INTER_AREA), np.uint8)
-            covering = cv2.resize((means & 0xF0) | 8, size, interpolation=cv2.INTER_LINEAR)
-            cv2.copyTo(covering, cv2.resize(inside, size, interpolation=cv2.INTER_NEAREST), target[place])
-    return result

@@ -20,13 +20,13 @@ from pipeline.contracts import StreamInfo
 from pipeline.drawing.anonymize import (
     AnonymizeOptions,
     AnonymizeStage,
-    blurred,
     check_segmenter,
     lower_part,
     private_parts,
     sensitive,
     widened,
 )
+from pipeline.drawing.blurring import blurred
 from pipeline.frame import Box, Ignored, Rect
 from pipeline.pictures.planes import CHROMA_SHIFT, plane
 from tests.pipeline.fake_analysis import analysis
@@ -102,6 +102,7 @@ def test_boxes_of_other_models_are_covered_in_pixels_of_the_frame() -> None:
     expected = np.zeros_like(mask, bool)
     expected[10:50, 20:40] = True
     expected[20:50, 100:160] = True
+    expected[:5, 100:160] = True  # a head behind the car's roof
     np.testing.assert_array_equal(mask > 0, expected)
 
 
@@ -147,6 +148,32 @@ def test_a_plate_is_covered_where_it_can_be_read(high: int, covered: bool) -> No
 @pytest.mark.parametrize(("high", "covered"), [(20, True), (6, False)])
 def test_a_vehicle_that_no_box_tells_of_is_covered_below_where_it_is_near(high: int, covered: bool) -> None:
     assert parts(scene(car=(20, 10, 50, 10 + high))).any() == covered
+
+
+CAR = Box(400, 200, 600, 360, 13, "car", 0.9, "road-users")
+
+
+@pytest.mark.parametrize("sparing", [True, False])
+@pytest.mark.parametrize(
+    ("car", "people", "roof_share", "covered"),
+    [
+        (CAR, ("person",), 0.2, True),
+        (CAR, ("person",), 0.0, False),
+        (CAR, (), 0.2, False),
+        (replace(CAR, label="truck"), ("person",), 0.2, False),
+        (replace(CAR, x2=470, y2=250), ("person",), 0.2, False),
+    ],
+    ids=["near", "not wanted", "people may be seen", "higher than people", "far"],
+)
+def test_above_the_roof_of_a_car_heads_are_covered(
+    car: Box, people: tuple[str, ...], roof_share: float, covered: bool, sparing: bool
+) -> None:
+    options = AnonymizeOptions(sparing=sparing, people=people, roof_share=roof_share, margin=0.0)
+    original = noise(width=1280, height=720)
+    look = seen(scene(), image=original, boxes=(car,))
+    where = changed(original, AnonymizeStage(options).process(look).frame.image)
+    assert (where[172:198, round(car.x1) : round(car.x2)].mean() > 0.9) == covered
+    assert not where[:160].any()
 
 
 def test_nothing_is_blurred_in_what_is_ignored() -> None:
