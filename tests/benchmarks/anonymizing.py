@@ -17,8 +17,8 @@ sparing still misses 14 are one man before a wall, whom the model does not see f
 | sparing, before | 99.8 % | 88.5 % | 17.3 % | 5.1, 6.7 % |
 | sparing | 100 % | 98.7 % | 21.2 % | 5.5, 8.0 % |
 
-With version 2, a run took 23.0 ms of CPU a frame of 960×540 with people whole (31.0 before), 24.5 sparing (27.1), 23.0 without (24.0),
-and 35 MB more.
+With version 2, a run took 23.0 ms of CPU a frame of 960×540 with people whole (31.0 before), 24.5 sparing (27.1), 23.0
+without (24.0), and 35 MB more.
 """
 
 from __future__ import annotations
