@@ -58,13 +58,16 @@ class AttachedSource:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AttachedStage:
-    """What the runtime calls of a stage, the name it is timed under, and how many frames ahead it wants to see."""
+    """What the runtime calls of a stage, the name it is timed under, how many frames ahead it wants to see, and whether
+    few streams at a time are in it.
+    """
 
     name: str
     process: Callable[[Analysis], Analysis]
     remember: Callable[[Analysis], None] | None
     foresee: Callable[[Analysis], None] | None
     ahead: int
+    takes_turns: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,7 +134,7 @@ def attach_stage(stage: Stage) -> AttachedStage:
             f"the stage {_class(stage)} has foresee and {ahead!r} for `ahead`; give it a number of frames from 0 on "
             "(pipeline.contracts.ForeseeingStage)"
         )
-    return AttachedStage(_name(stage), process, remember, foresee, ahead)
+    return AttachedStage(_name(stage), process, remember, foresee, ahead, bool(getattr(stage, "takes_turns", False)))
 
 
 def attach_sink(sink: Sink) -> AttachedSink:

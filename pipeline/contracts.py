@@ -310,7 +310,11 @@ class TappedSource(Protocol):
 
 # Stages ---------------------------------------------------------------------------------------------------------------
 class Stage(Protocol):
-    """A step between fusing and the sinks. Analyses of a stream come in order, from one thread."""
+    """A step between fusing and the sinks. Analyses of a stream come in order, from one thread.
+
+    One that only computes, by many short calls of OpenCV or NumPy, may have an attribute `takes_turns = True`: few
+    streams at a time are in it, and hold each other up less. One that waits for something has none.
+    """
 
     def process(self, analysis: Analysis) -> Analysis:
         """The analysis to hand on, the given one or another. Its frame's picture is shared with the decoder: what is

@@ -193,6 +193,7 @@ class AnonymizeStage:
     """
 
     name = "anonymize"
+    takes_turns = True
 
     def __init__(self, options: AnonymizeOptions, outlined: str = "", ahead: int = 0) -> None:
         self.ahead = ahead

@@ -251,6 +251,7 @@ class OverlayStage:
     """
 
     name = "overlay"
+    takes_turns = True
 
     def __init__(self, style: OverlayStyle, interval: float = 0.04, *, archived: bool = False) -> None:
         self.wanted: Callable[[], bool] = lambda: True

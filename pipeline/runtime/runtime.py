@@ -19,6 +19,7 @@ from engines.loading import Degraded
 from pipeline.analysis.carrying.cadence import CarryingOptions
 from pipeline.analysis.fuse import FuseOptions
 from pipeline.metrics import Metrics
+from pipeline.process import usable_cores
 from pipeline.runtime.context import RunContext, StopSignal
 from pipeline.runtime.device import Device
 from pipeline.runtime.device_worker import DeviceWorker
@@ -88,6 +89,7 @@ class Runtime:
         self._run = RunContext(
             tuple(models), fuse or FuseOptions(), self._placer, metrics, monotonic, idle, observe, degraded, ready,
             StopSignal(ready, monotonic), carrying or CarryingOptions(),
+            threading.Semaphore(max(1, usable_cores() // 2)),
         )  # fmt: skip
         self._devices = [Device(number, self._run) for number in range(len(self._placer.devices))]
         self._batchers = [DeviceWorker(device, self._devices, self._run) for device in self._devices]

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 from pipeline.analysis.carrying.carrier import Carrier, Passing
@@ -136,7 +136,7 @@ class _Fusing:
         if predictions:
             timings["engine"] = (time.perf_counter() - pending.submitted) * 1000
             self.stream.counter.inferred(predictions)
-        with clock.measure("fuse", timings):
+        with self._run.turns, clock.measure("fuse", timings):
             analysis = fuser.fuse(sample.frame, self.stream.mode, predictions, sample.inputs)
             analysis.novelty = novelty.look(sample.frame.time, predictions)
         self.stream.counter.wrong(fuser.faults)
@@ -149,7 +149,8 @@ class _Fusing:
         try:
             for stage in self.stream.stages:
                 if stage.foresee is not None:
-                    with self.clock.measure(stage.name, passing.analysis.timings):
+                    turns = self._run.turns if stage.takes_turns else nullcontext()
+                    with turns, self.clock.measure(stage.name, passing.analysis.timings):
                         stage.foresee(passing.analysis)
         except Exception as error:  # noqa: BLE001  # a stream's failure is its own, whatever it is
             self.stream.fail(error)
@@ -185,9 +186,10 @@ class _Fusing:
                     stage.remember(analysis)
             return analysis
         for stage in self.stream.stages:
-            analysis.age = self.stream.age(analysis.frame, self._run.monotonic())
-            with self.clock.measure(stage.name, analysis.timings):
-                analysis = stage.process(analysis)
+            with self._run.turns if stage.takes_turns else nullcontext():
+                analysis.age = self.stream.age(analysis.frame, self._run.monotonic())
+                with self.clock.measure(stage.name, analysis.timings):
+                    analysis = stage.process(analysis)
         return analysis
 
     def _drop_held(self, carrier: Carrier[Luggage] | None) -> None:

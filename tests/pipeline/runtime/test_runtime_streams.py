@@ -11,7 +11,7 @@ import pytest
 
 from engines.errors import OutputError, SourceError, UsageError
 from pipeline.contracts import AudioPacket
-from pipeline.frame import Frame
+from pipeline.frame import Analysis, Frame
 from pipeline.metrics import Metrics
 from pipeline.runtime import LoadedModel, Runtime, StreamPlan, StreamResult
 from pipeline.runtime import runtime as runtime_module
@@ -404,3 +404,48 @@ def test_a_stream_that_has_failed_streams_no_more(model: ScriptedEngine) -> None
     runtime.start()
     assert runtime.wait(LONG)
     assert [c.state.value for c in said] == ["streaming", "failed"]
+
+
+class Inside:
+    """A stage that sees how many streams are in it at a time; where `meet` is given, each waits for another one."""
+
+    def __init__(self, *, takes_turns: bool, meet: threading.Barrier | None = None) -> None:
+        self.takes_turns, self.meet = takes_turns, meet
+        self.inside, self.most = 0, 0
+        self._lock = threading.Lock()
+
+    def process(self, analysis: Analysis) -> Analysis:
+        with self._lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        if self.meet is None:
+            time.sleep(0.002)
+        else:
+            self.meet.wait(LONG)
+        with self._lock:
+            self.inside -= 1
+        return analysis
+
+
+def test_a_stage_that_takes_turns_has_half_as_many_streams_in_it_as_there_are_cores(
+    model: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_module, "usable_cores", lambda: 4)
+    stage, sources = Inside(takes_turns=True), [ScriptedSource(name, 20) for name in "abcdef"]
+    runtime = Runtime([StreamPlan(s, s.open(), [stage], [Collect()]) for s in sources], [LoadedModel(model)])
+    runtime.start()
+    assert runtime.wait(LONG)
+    assert stage.most == 2
+
+
+def test_a_stage_of_ones_own_that_waits_holds_up_its_own_stream_only(
+    model: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime_module, "usable_cores", lambda: 1)
+    stage = Inside(takes_turns=False, meet=threading.Barrier(3))
+    sinks, sources = [Collect() for _ in range(3)], [ScriptedSource(name, 5) for name in "abc"]
+    plans = [StreamPlan(s, s.open(), [stage], [sink]) for s, sink in zip(sources, sinks, strict=True)]
+    runtime = Runtime(plans, [LoadedModel(model)])
+    runtime.start()
+    assert runtime.wait(LONG)
+    assert [sink.indices for sink in sinks] == [list(range(5))] * 3
