@@ -156,6 +156,7 @@ PIECES_OF_TRACKS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".gpx", ".nmea", ".srt"])
 @pytest.mark.parametrize("piece", PIECES_OF_TRACKS)
 def test_a_side_car_that_repeats_itself_takes_no_time(tmp_path: Path, suffix: str, piece: str) -> None:

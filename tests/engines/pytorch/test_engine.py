@@ -246,6 +246,7 @@ def test_closing_waits_for_what_is_in_flight_and_may_be_repeated(
         engine.submit(pictures(1))
 
 
+@pytest.mark.slow
 def test_closing_frees_the_memory(segmenter: Path, device: str) -> None:
     engine = TorchEngine(segmenter, device=device, precision="fp32")
     lanes = [engine._flights._free.get() for _ in range(engine.in_flight)]

@@ -62,6 +62,7 @@ def test_build_list_and_prune(conv: Path, doubles: Doubles, tmp_path: Path, monk
     assert list(folder.glob("*.plan")) == []
 
 
+@pytest.mark.slow
 def test_a_check_needs_no_gpu(conv: Path, tmp_path: Path) -> None:
     assert "TensorRT 10.15 takes every operator in fp16" in run("build", conv, "--check")
     assert "in bf16" in run("build", "cityscapes-unet", "--check", "--precision", "bf16")

@@ -83,6 +83,7 @@ def videos(page: str) -> list[bytes]:
 
 
 # What is told ---------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_road_users_are_told_by_track_and_those_that_were_glimpsed_apart(archive: Archive) -> None:
     story = story_of(archive, TRIP)
     told = {met.label: (met.tracks, met.glimpsed, met.most, met.longest, met.first) for met in story.met}

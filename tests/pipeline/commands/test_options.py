@@ -203,6 +203,7 @@ def test_a_flag_changes_what_it_says_and_nothing_else(
     assert wanted.items() <= {**dict.fromkeys(wanted), **found}.items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "name"), [(command, name) for command, names in FLAGS.items() for name in names])
 def test_a_flag_changes_something_or_is_refused(
     configured: Callable[..., Config], roadlens_here: Run, command: str, name: str

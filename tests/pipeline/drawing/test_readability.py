@@ -101,6 +101,7 @@ def overlay(classes: tuple[ClassInfo, ...] = CITYSCAPES_CLASSES, **style: Any) -
 
 
 # Lines --------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.parametrize("opacity", [0.0, 0.45])
 @pytest.mark.parametrize(
     ("size", "kind"),
@@ -136,6 +137,7 @@ def test_lines_are_3_to_1_against_what_is_below_all_along(size, kind, opacity):
         assert near[edge > 0].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hue", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (1, 1, 1), (255, 255, 0), (0, 90, 0), (9, 0, 9)]
 )

@@ -244,6 +244,7 @@ def serving(answer: Callable[[np.random.Generator], bytes]) -> tuple[socket.sock
     return listener, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ATTACKS)
 def test_a_subscriber_of_a_hostile_server_gets_nothing_and_no_crash(
     answer: Callable[[np.random.Generator], bytes],

@@ -173,6 +173,7 @@ def gets(publisher: Publisher, keys: ClientKeys | None) -> bool:
             publishing.join()
 
 
+@pytest.mark.slow
 def test_only_listed_clients_get_in_and_the_others_are_told(tmp_path: Path, server: Path) -> None:
     listed, stranger = client(tmp_path / "clients", "listed"), client(tmp_path / "others", "stranger")
     key = secret_certificate(server).public
@@ -249,6 +250,7 @@ def test_push_is_secured_likewise(tmp_path: Path, server: Path) -> None:
             assert len(list(subscriber)) == 2
 
 
+@pytest.mark.slow
 def test_another_process_needs_its_key_too(tmp_path: Path, server: Path) -> None:
     """`roadlens subscribe`, with and without."""
     client(tmp_path, "viewer")

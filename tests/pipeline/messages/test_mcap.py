@@ -119,6 +119,7 @@ def test_any_bytes_come_back(
     assert [message.parts for message in read_recording(path)] == sent
 
 
+@pytest.mark.slow
 def test_publisher_recorder_replay_subscriber_all_in_processes_of_their_own(tmp_path: Path) -> None:
     """What a subscriber of the publisher got and what one of the replay gets are the same bytes."""
     path = tmp_path / "drive.mcap"
@@ -223,6 +224,7 @@ def test_a_replay_serves_classes_and_late_comers_like_the_publisher(tmp_path: Pa
 # Killed, damaged, full ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_recorder_leaves_a_file_that_is_read_and_can_be_made_whole(tmp_path: Path) -> None:
     path, whole = tmp_path / "drive.mcap", tmp_path / "whole.mcap"
     with (
@@ -274,6 +276,7 @@ def test_a_clock_that_is_set_back_costs_no_more_and_the_pace_is_kept(tmp_path: P
     recorder.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_recording_in_order(tmp_path: Path, number: signal.Signals) -> None:
     path = tmp_path / "drive.mcap"
@@ -479,6 +482,7 @@ def test_a_publisher_with_pictures_is_recorded_with_them(tmp_path: Path) -> None
 # A run that records itself --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_records_what_a_publisher_would_have_sent(
     tmp_path: Path, roadlens: Callable[..., Any], segmenter: Path
 ) -> None:

@@ -212,6 +212,7 @@ publisher.close()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "code"), [("stop", 0), ("raise", 3)])
 def test_a_stopped_process_ends_although_its_reader_does_not_read(how: str, code: int) -> None:
     process = subprocess.Popen(
@@ -231,6 +232,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads its memory from /proc")
 def test_a_subscriber_that_stops_reading_slows_nobody_and_grows_no_memory() -> None:
     """1,500 masks of 0.2 MB to a subscriber that holds still, and to a neighbour that misses none of them.

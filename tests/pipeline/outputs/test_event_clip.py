@@ -193,6 +193,7 @@ def test_the_end_of_the_stream_ends_the_clip(tmp_path: Path, clip: Path) -> None
     ring.close()
 
 
+@pytest.mark.slow
 def test_a_clip_whose_camera_goes_silent_is_written_all_the_same(tmp_path: Path, clip: Path) -> None:
     """The camera may be what the event has destroyed: nothing more comes, and nobody closes the ring."""
     ring = EventRing("cam", EventClipOptions(tmp_path, before=1.0, after=0.1))
@@ -332,6 +333,7 @@ def pitch(path: Path) -> tuple[str, int, float, float]:
     return codec, rate, len(samples) / rate, float(np.argmax(spectrum)) * rate / len(samples)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg")
 @pytest.mark.parametrize("sound", SOUNDS)
 def test_the_sound_of_every_camera_is_in_its_clips(tmp_path: Path, sound: str) -> None:

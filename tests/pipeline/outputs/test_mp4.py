@@ -61,6 +61,7 @@ def gray_info(size: tuple[int, int] = (64, 36)) -> StreamInfo:
     return StreamInfo(*size, "yuv420p", Fraction(1, 25), Fraction(25), None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape",
     [
@@ -180,6 +181,7 @@ def killed_recording(out: Path, after: int) -> int:
         return max([last, *(int(rest) for rest in process.stdout.read().split())])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [150, 333])
 def test_a_killed_recording_plays_up_to_the_last_second(tmp_path: Path, after: int) -> None:
     out = tmp_path / "o.mp4"
@@ -283,6 +285,7 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
     assert find_resume_point(partial) is None
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_leaves_what_was_written(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import sys

@@ -359,6 +359,7 @@ def test_a_resumed_stream_skips_the_frames_it_has() -> None:
     assert runtime.result().streams[0].counts.decoded == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("warm_up", [0, 3])
 @pytest.mark.parametrize("threads", [1, 4])
 def test_a_resumed_stream_has_all_of_its_sound(tmp_path: Path, threads: int, warm_up: int) -> None:

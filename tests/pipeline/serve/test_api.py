@@ -325,6 +325,7 @@ def test_a_stream_that_is_encoded_is_sent_as_video_and_another_is_not(
     assert "is not encoded for any output" in closed.value.rcvd.reason
 
 
+@pytest.mark.slow
 def test_a_playlist_that_is_replaced_meanwhile_is_sent_whole(segmenter: Path, tmp_path: Path) -> None:
     lists = [b"#EXTM3U\n" + b"# of another length\n" * lines for lines in (1, 9)]
     with running(segmenter, settings={"outputs": OutputOptions(hls=HlsOptions(tmp_path / "hls"))}) as encoding:
@@ -414,6 +415,7 @@ names = st.sampled_from(["drive", "%00", "..", "a b", "🚗", "x" * 300]) | st.t
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(["GET", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"]),

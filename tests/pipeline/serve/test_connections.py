@@ -72,6 +72,7 @@ def test_who_asks_is_not_closed_for_who_does_not(small: Server) -> None:
             each.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("said", [*HALF, BODY])
 def test_what_never_comes_is_not_waited_for(segmenter: Path, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
     monkeypatch.setattr(Connection, "patience", 0.3)
@@ -84,6 +85,7 @@ def test_the_limits_leave_descriptors_for_the_streams() -> None:
     assert openings.MOST * 2 <= connections.MOST
 
 
+@pytest.mark.slow
 def test_sources_that_never_open_hold_up_nothing_else(segmenter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a network's disk that is gone: the thread cannot be ended, the others go on."""
     gone, begun = threading.Event(), threading.Semaphore(0)

@@ -166,6 +166,7 @@ def test_without_a_token_the_links_are_the_plain_addresses(server: Server, strea
     assert made == {"snapshot": f"{below}/snapshot", "mjpeg": f"{below}/view.mjpeg", "hls": None, "until": None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["fastapi", "starlette", "uvicorn", "websockets"])
 def test_without_the_extra_one_sentence_says_what_to_install(package: str) -> None:
     code = (

@@ -303,6 +303,7 @@ def test_a_camera_that_is_open_may_be_left_before_anything_runs(segmenter: Path,
             assert session.streams["cam"].change.state is SourceState.STREAMING
 
 
+@pytest.mark.slow
 def test_what_a_removed_stream_holds_is_closed_once_its_thread_comes_back(
     segmenter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

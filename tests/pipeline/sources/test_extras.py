@@ -132,6 +132,7 @@ HOLDING = {  # name of the file → how FFmpeg makes it
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOLDING)
 def test_what_an_mp4_has_a_place_for_is_carried_over(name: str, owner: Kitchen, tmp_path: Path) -> None:
     clip = owner.ffmpeg(HOLDING[name], name)
@@ -248,6 +249,7 @@ def test_what_an_mp4_has_no_place_for_is_named_once(
     assert [kind for kind, _ in tracks(video)] == ["video", "audio"]
 
 
+@pytest.mark.slow
 def test_a_resumed_video_has_all_of_it(owner: Kitchen, tmp_path: Path) -> None:
     clip = owner.ffmpeg(
         "-stream_loop 4 -i {base} -i {here}/said.srt -i {here}/said.txt -map 0 -map 1 -map_metadata 2 -map_chapters 2 "

@@ -115,6 +115,7 @@ MIXED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIXED)
 def test_colours_are_those_of_each_clip(name: str, kitchen: Kitchen, tmp_path: Path) -> None:
     video = written(kitchen, tmp_path / "o.mp4", *MIXED[name])
@@ -219,6 +220,7 @@ PRIMARIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PRIMARIES)
 def test_other_primaries_become_those_of_the_first(name: str, kitchen: Kitchen, tmp_path: Path) -> None:
     first, second = PRIMARIES[name]
@@ -241,6 +243,7 @@ SHAPES = {  # the second clip's size, and how many columns at each side and rows
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 def test_clips_of_another_shape_are_fitted(name: str, kitchen: Kitchen, tmp_path: Path) -> None:
     size, (beside, above) = SHAPES[name]

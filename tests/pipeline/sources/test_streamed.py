@@ -96,6 +96,7 @@ SERVERS: dict[str, dict[str, bool]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("name", ["early.mp4", "clip.mkv", "clip.flv", "index.m3u8", "index.m3u8?token=x", "watch?v=1"])
 def test_what_has_a_length_is_read_once(kept: Path, server: str, name: str) -> None:
@@ -106,6 +107,7 @@ def test_what_has_a_length_is_read_once(kept: Path, server: str, name: str) -> N
     assert len(bodies) == len(set(bodies)), "no segment twice"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["late.mp4", "clip.ts", "pieces.mp4"])
 @pytest.mark.parametrize("server", ["ranges", "no HEAD"])
 def test_what_has_its_index_or_no_duration_at_all_is_read_by_parts(kept: Path, server: str, name: str) -> None:
@@ -170,6 +172,7 @@ def listens(port: int) -> bool:
     return f":{port:04X} 00000000:0000 0A" in Path("/proc/net/tcp").read_text()
 
 
+@pytest.mark.slow
 def test_an_index_at_the_end_without_parts_is_refused_with_a_way_out(kept: Path) -> None:
     """When its time is over: FFmpeg waits for more on a connection that is kept open."""
     options = LiveOptions(open_timeout=10, read_timeout=10)
@@ -215,6 +218,7 @@ def test_a_playlist_that_lacks_a_segment_says_so(kept: Path, caplog: pytest.LogC
         caplog.clear()
 
 
+@pytest.mark.slow
 def test_in_real_time_it_takes_its_time_and_ends(kept: Path) -> None:
     with Server(kept) as web:
         source = resolve_source(web.url("clip.mkv"), "clip", live=OPTIONS, realtime=True)

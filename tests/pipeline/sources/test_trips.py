@@ -338,6 +338,7 @@ def _foreign(data: bytes) -> bytes:
     return data[:at] + b"zzz1" + data[at + 4 :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", TRACKS)
 def test_every_recording_in_a_file_is_a_stream(files: str, pantry: Path, tmp_path: Path) -> None:
     clip = several_tracks(files, pantry, tmp_path)
@@ -402,6 +403,7 @@ def test_a_trip_is_read_by_the_track_that_its_clips_have(
 
 
 # Names ----------------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["12:30:05.mp4", "REC:1.mp4", "a:3", "concat:x.mp4", "-d:1.mp4", "50% é.mp4"])
 def test_names_that_look_like_addresses_are_files(
     name: str, tmp_path: Path, greys: list[Path], segmenter: Path, monkeypatch: pytest.MonkeyPatch

@@ -73,6 +73,7 @@ TOLD = {  # name of the file → how FFmpeg makes it, when it begins, what says 
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOLD)
 def test_frames_have_the_time_of_the_recording(name: str, kitchen: Kitchen) -> None:
     arguments, begins, by = TOLD[name]

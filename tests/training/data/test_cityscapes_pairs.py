@@ -40,6 +40,7 @@ def nearest_by_force(rgb: np.ndarray) -> np.ndarray:
     return np.where(distance.min(-1) > MAX_COLOR_DISTANCE, IGNORE, ids[distance.argmin(-1)])
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=64))
 @settings(max_examples=100, deadline=None)
 def test_decoding_is_the_nearest_colour(colors: list[tuple[int, int, int]]) -> None:

@@ -80,6 +80,7 @@ def killed_run(recipe: Recipe, data: Path, output: Path, monkeypatch: pytest.Mon
     return names
 
 
+@pytest.mark.slow
 def test_a_kill_before_any_write_of_a_checkpoint_costs_nothing(
     whole: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,7 @@ def test_two_processes_score_the_model_that_is_saved(pairs_folder: Path, tmp_pat
     assert lines[-1]["dev/accuracy"] == pytest.approx(scores["accuracy"], abs=2e-4)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_its_recipe_under_the_earlier_key_opens(tiny_run: Path, tmp_path: Path) -> None:
     content = torch.load(tiny_run / "last.ckpt", weights_only=True)
     content["roadlens_recipe"] = content.pop(RECIPE_KEY)
@@ -132,6 +133,7 @@ def test_a_checkpoint_knows_its_recipe_and_gives_the_average(tiny_run: Path) -> 
     assert not torch.equal(model.head.weight.data, state["model.head.weight"])
 
 
+@pytest.mark.slow
 def test_a_run_leaves_the_process_as_it_was(pairs_folder: Path, tmp_path: Path) -> None:
     before = cv2.getNumThreads()
     cv2.setNumThreads(3)
@@ -146,6 +148,7 @@ def test_a_run_leaves_the_process_as_it_was(pairs_folder: Path, tmp_path: Path) 
         cv2.setNumThreads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_bfloat16", [True, False])
 def test_a_cpu_without_bfloat16_trains_in_float32_and_it_is_said_once(
     has_bfloat16: bool, pairs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -71,6 +71,7 @@ def picture(batch: int, height: int, width: int) -> Tensor:
     return torch.from_numpy(check_pictures(batch, height, width)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 128), (33, 70), (1, 1)])
 def test_any_size_gives_logits_of_that_size(name: str, height: int, width: int) -> None:
@@ -218,6 +219,7 @@ class Restless(Segmenter):
         return self.head(x) + self.calls
 
 
+@pytest.mark.slow
 def test_a_graph_that_answers_differently_is_not_written(tmp_path: Path) -> None:
     recipe = SegmentationRecipe(name="restless", data="cityscapes-pairs", model=UNetSettings(), steps=1)
     spec = cityscapes_spec(recipe, 64, 64)

@@ -84,6 +84,7 @@ def left_behind(folder: Path) -> list[str]:
 
 
 # What is written ------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_pictures_are_the_frames_that_rows_name_and_labels_what_the_model_says_of_them(
     export: Callable[..., Manifest], card: Path, tmp_path: Path
 ) -> None:
@@ -246,6 +247,7 @@ def test_of_an_archive_that_hides_faces_nothing_is_exported(
     assert left_behind(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "wanted", "error", "says"),
     [

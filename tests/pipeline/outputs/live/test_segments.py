@@ -99,6 +99,7 @@ def test_a_file_has_its_final_name_when_it_is_whole(tmp_path: Path) -> None:
     assert whole.name == partial.name.replace(".partial", "")
 
 
+@pytest.mark.slow
 def test_a_full_disk_pauses_the_recording_and_it_goes_on(tmp_path: Path) -> None:
     recorded = Recorded(tmp_path)
     recorded.put(50)

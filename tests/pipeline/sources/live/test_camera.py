@@ -94,6 +94,7 @@ def until(condition: Callable[[], bool], said: Callable[[], str] = lambda: "") -
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_camera_that_closes_is_connected_anew_on_one_timeline(pieces: list[bytes]) -> None:
     with TcpCamera(pieces) as camera, Watched(camera.url) as watched:
         watched.until(lambda: watched.source.reconnects >= 2 and len(watched.frames) > 20)
@@ -273,6 +274,7 @@ def test_an_mjpeg_page_has_the_clock_of_its_arrival(clip: Path) -> None:
     assert seconds == pytest.approx(watched.frames[-1].arrived_at - watched.frames[0].arrived_at, abs=0.2)
 
 
+@pytest.mark.slow
 def test_another_picture_size_after_a_reconnect_is_scaled_to_the_first(pieces: list[bytes], tmp_path: Path) -> None:
     write_clip(tmp_path / "large.mp4", frames=50, size=(320, 192), gop=10)
     large = transport_stream(tmp_path / "large.mp4")

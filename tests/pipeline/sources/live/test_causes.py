@@ -90,6 +90,7 @@ SAYS_NO: dict[str, Case] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SAYS_NO)
 def test_a_camera_that_says_no_is_understood(footage: Footage, case: str) -> None:
     faults, options, cause, says = SAYS_NO[case]
@@ -283,6 +284,7 @@ class _Status(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "cause", "says"),
     [

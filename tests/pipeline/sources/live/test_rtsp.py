@@ -45,6 +45,7 @@ def server(units: Path) -> Iterator[RtspServer]:
         yield running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "user", "password", "cause", "said"),
     [
@@ -82,6 +83,7 @@ def test_pictures_come_by_tcp_and_udp_with_the_right_password(server: RtspServer
         assert "sesame" not in source.address
 
 
+@pytest.mark.slow
 def test_the_cameras_own_clock_comes_with_its_reports(server: RtspServer) -> None:
     """GStreamer sends sender reports from the second second on; its clock is this machine's."""
     options = LiveOptions(open_timeout=60, read_timeout=60, latency_bound=3600)

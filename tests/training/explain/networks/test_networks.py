@@ -74,6 +74,7 @@ def test_other_classifiers_of_torchvision(name: str, layer: str) -> None:
     check_maps(open_classifier(name, "random", size=96), "1", layer)
 
 
+@pytest.mark.slow
 def test_a_classifier_from_a_file(tmp_path: Path) -> None:
     import torchvision
 
