@@ -28,9 +28,9 @@ idle cores; the 300 s of the others would end them on a machine that others load
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever needs an exported network is slow, and what is slow has a limit that fits."""
+    """Whatever needs an exported network is slow, so is what takes seconds, and what is slow has a limit that fits."""
     for item in items:
-        if EXPORTS & set(getattr(item, "fixturenames", ())):
+        if item.get_closest_marker("seconds") or EXPORTS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SLOW_LIMIT))

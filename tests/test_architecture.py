@@ -198,7 +198,7 @@ def test_import_rules() -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_the_runtime_needs_no_torch() -> None:
     code = (
         "import sys; sys.modules['torch'] = None; import pipeline.session, pipeline.commands.console, "
@@ -256,7 +256,7 @@ def test_no_folder_is_too_full(package: str) -> None:
     assert {folder: files for folder, files in folders.items() if len(files) > MOST_MODULES} == {}
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_nothing_is_there_for_tests_only() -> None:
     assert set(idle_names(all_trees(), commands())) - FOR_USERS.keys() == set()
     assert set(idle_members(all_trees())) - FOR_USERS.keys() == set()

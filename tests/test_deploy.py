@@ -83,6 +83,7 @@ def test_prometheus_takes_the_rules_and_the_dashboards_expressions(tmp_path: Pat
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.seconds
 @needs_promtool
 def test_every_alert_fires_when_it_should_and_not_before() -> None:
     tests = yaml.safe_load(RULE_TESTS.read_text())["tests"]

@@ -48,7 +48,7 @@ def sources() -> list[Path]:
     return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_nothing_from_outside_is_unpickled() -> None:
     for path in sources():
         place = path.relative_to(ROOT).as_posix()

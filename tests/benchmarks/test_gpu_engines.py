@@ -176,7 +176,7 @@ def test_a_skip_is_no_pass(tmp_path: Path, cases: list[str], gpu: str, wrong: li
     assert (done.stdout.splitlines(), done.returncode) == (wrong, int(bool(wrong)))
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_light_checkout_lacks_what_no_part_needs_and_is_made_whole_again(tmp_path: Path) -> None:
     """It and the packages, 27 MiB as they were packed last, are to fit into 64 MiB."""
 

@@ -239,6 +239,7 @@ def test_closing_waits_for_what_is_in_flight_and_may_be_repeated(segmenter: Path
         engine.submit(pictures(1))
 
 
+@pytest.mark.seconds
 def test_closing_frees_the_memory(segmenter: Path) -> None:
     engine = OpenVINOEngine(segmenter)
     lanes = [engine._flights._free.get() for _ in range(engine.in_flight)]
@@ -304,6 +305,7 @@ def test_a_batch_that_waits_while_the_engine_is_closed_is_refused(segmenter: Pat
         assert all(outcomes)
 
 
+@pytest.mark.seconds
 def test_a_forgotten_engine_ends_its_thread(segmenter: Path, pictures: Pictures) -> None:
     engine = OpenVINOEngine(segmenter)
     engine.submit(pictures(1)).result()

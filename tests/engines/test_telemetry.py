@@ -23,7 +23,7 @@ print(sorted(name for name in sys.modules if name.startswith("openvino_telemetry
 """
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("what", ["engines", "nncf"])
 def test_libraries_find_nothing_to_report_by(what: str, tmp_path: Path) -> None:
     """As users have it: OpenVINO comes with its reporter, which leaves a folder in the home of who did not refuse."""

@@ -112,7 +112,7 @@ MOVES: list[tuple[Callable[[Metrics], None], str, Labels, float]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(("move", "name", "labels", "expected"), MOVES)
 def test_every_metric_moves(move: Callable[[Metrics], None], name: str, labels: Labels, expected: float) -> None:
     metrics = Metrics()
@@ -254,7 +254,7 @@ def test_the_endpoint_is_on_loopback_and_gone_when_closed() -> None:
         assert again.port == server.port
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_clients_that_ask_nothing_keep_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_module, "MOST_SCRAPES", 3)
     monkeypatch.setattr(metrics_module._Silent, "timeout", 0.3)

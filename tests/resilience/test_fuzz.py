@@ -45,6 +45,7 @@ PIECES = st.sampled_from([
 ])  # fmt: skip
 
 
+@pytest.mark.seconds
 @settings(max_examples=300)
 @given(text=st.lists(PIECES | st.text(max_size=4), max_size=25).map("".join))
 def test_any_text_is_a_configuration_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
@@ -156,7 +157,7 @@ PIECES_OF_TRACKS = [
 ]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("suffix", [".gpx", ".nmea", ".srt"])
 @pytest.mark.parametrize("piece", PIECES_OF_TRACKS)
 def test_a_side_car_that_repeats_itself_takes_no_time(tmp_path: Path, suffix: str, piece: str) -> None:

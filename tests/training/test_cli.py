@@ -70,7 +70,7 @@ def test_train_export_eval_from_end_to_end(pairs_folder: Path, tmp_path: Path) -
     assert "| road |" in table.output
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_figures_of_another_model_are_not_written_into_an_export(
     tiny_run: Path, pairs_folder: Path, tmp_path: Path
 ) -> None:  # fmt: skip
@@ -166,7 +166,7 @@ def test_data_show_draws_every_label_in_its_colours(pairs_folder: Path, tmp_path
     assert (tile[:, 256:512] == color_label(decode_label(colors))).all()
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("words", "error", "sentence"),
     [
@@ -216,6 +216,7 @@ def test_fetching_without_kagglehub_says_what_to_install(tmp_path: Path) -> None
         call("data", "fetch", "cityscapes-pairs", tmp_path / "set")
 
 
+@pytest.mark.seconds
 def test_fetching_without_a_network_says_what_to_do(tmp_path: Path) -> None:
     pytest.importorskip("kagglehub")
     code = f"""

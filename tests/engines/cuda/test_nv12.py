@@ -116,7 +116,7 @@ targets = st.tuples(st.integers(3, 24), st.integers(3, 24))
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @FEW
 @given(size=sizes, target=targets, colours=st.sampled_from(COLOURS), seed=st.integers(0, 99), pad=st.integers(0, 5))
 def test_model_inputs_against_float64(path, size, target, colours, seed, pad):
@@ -127,7 +127,7 @@ def test_model_inputs_against_float64(path, size, target, colours, seed, pad):
     assert np.abs(result[0].numpy() - expected_input(picture, *target)).max() <= 1
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("colours", COLOURS)
 def test_known_colours(path, colours):
     """White, black, the primaries and a mixture as the recommendations' equations give them."""
@@ -162,7 +162,7 @@ def test_a_model_of_the_pictures_own_size_sees_its_pixels(path):
 
 
 # Overlays -----------------------------------------------------------------------------------------------------------
-@pytest.mark.slow
+@pytest.mark.seconds
 @FEW
 @given(
     size=sizes,
@@ -204,6 +204,7 @@ def ink_of(light: Float, cover: Float, chroma_light: Float, chroma_cover: Float)
     return Ink(np.arange(down * across, dtype=np.int32), np.stack(tiles))
 
 
+@pytest.mark.seconds
 @FEW
 @given(size=st.tuples(st.integers(1, 70), st.integers(1, 70)), seed=st.integers(0, 99))
 def test_ink_against_float64(path, size, seed):

@@ -246,7 +246,7 @@ def test_closing_waits_for_what_is_in_flight_and_may_be_repeated(
         engine.submit(pictures(1))
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_closing_frees_the_memory(segmenter: Path, device: str) -> None:
     engine = TorchEngine(segmenter, device=device, precision="fp32")
     lanes = [engine._flights._free.get() for _ in range(engine.in_flight)]
@@ -269,6 +269,7 @@ def test_inductor_gives_the_same_or_is_done_without(conv: Path) -> None:
     assert [type(each).__name__ + each.lacking for each in told] in ([], ["Degradedcompiler"])
 
 
+@pytest.mark.seconds
 def test_a_forgotten_engine_ends_its_thread(segmenter: Path, pictures: Pictures) -> None:
     engine = TorchEngine(segmenter, device="cpu")
     engine.submit(pictures(1)).result(60)

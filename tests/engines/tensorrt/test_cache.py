@@ -65,7 +65,7 @@ def wait_for_a_build(folder: Path, count: int = 1) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_of_processes_that_want_one_plan_one_builds(tmp_path: Path) -> None:
     path = save(bits_model(), SEGMENTER, tmp_path / "bits.onnx")
     processes = [start(path, tmp_path, 2.0) for _ in range(2)]
@@ -78,7 +78,7 @@ def test_of_processes_that_want_one_plan_one_builds(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_killed_builder_frees_the_next_one(tmp_path: Path) -> None:
     path = save(bits_model(), SEGMENTER, tmp_path / "bits.onnx")
     first = start(path, tmp_path, 600.0)

@@ -62,7 +62,7 @@ def test_build_list_and_prune(conv: Path, doubles: Doubles, tmp_path: Path, monk
     assert list(folder.glob("*.plan")) == []
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_check_needs_no_gpu(conv: Path, tmp_path: Path) -> None:
     assert "TensorRT 10.15 takes every operator in fp16" in run("build", conv, "--check")
     assert "in bf16" in run("build", "cityscapes-unet", "--check", "--precision", "bf16")
@@ -95,6 +95,7 @@ def test_mistakes(
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.seconds
 def test_bench_and_verify(conv: Path, doubles: Doubles, tmp_path: Path) -> None:
     import cv2
 

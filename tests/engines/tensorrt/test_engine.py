@@ -291,7 +291,7 @@ def _truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("suffix", "damage", "sentence"),
     [
@@ -472,7 +472,7 @@ def test_a_gpu_may_take_larger_batches_than_a_cpu(segmenter: Path, pictures: Pic
         assert engine.max_batch == 2
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_forgotten_engine_frees_the_gpu(segmenter: Path, pictures: Pictures, doubles: Doubles) -> None:
     engine = load(segmenter)
     engine.submit(pictures(1)).result(30)

@@ -23,7 +23,7 @@ GRAPHS = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(("path", "precision"), GRAPHS, ids=[f"{path.stem}-{precision}" for path, precision in GRAPHS])
 def test_tensorrt_takes_every_bundled_model_in_every_precision(path: Path, precision: str) -> None:
     graph = tensorrt_graph(path, precision)

@@ -82,6 +82,7 @@ def test_a_class_taken_for_another_counts_where_no_box_of_it_is() -> None:
     assert not shared(class_map, a_box(0, 0, 80, 24, "person")).any()
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("seed", [1, 2])
 def test_exact_boxes_and_classes_of_a_drive_give_its_objects_again(seed: int) -> None:
     scene = SyntheticScene(640, 360, 25, seed, 16)

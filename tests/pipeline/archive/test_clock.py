@@ -168,6 +168,7 @@ def test_the_real_gopro_whose_clock_is_that_of_california_is_told_by_its_receive
 
 
 # Others ---------------------------------------------------------------------------------------------------------------
+@pytest.mark.seconds
 @pytest.mark.parametrize("off", [0.0, 40.0, 3600.0, 3600.0 - 90, -8 * 365 * 86_400.0])
 def test_the_places_of_a_novatek_whose_clock_was_never_set_are_those_of_its_list(off: float, tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
@@ -179,6 +180,7 @@ def test_the_places_of_a_novatek_whose_clock_was_never_set_are_those_of_its_list
     assert (found.began, found.utc) == (BEGUN, False)
 
 
+@pytest.mark.seconds
 def test_what_a_receiver_says_a_little_late_is_placed_by_a_clock_that_is_right(tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
     write_clip(clip, frames=75)

@@ -22,7 +22,7 @@ def numbers(path: Path) -> list[int]:
         return [read_number(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 @pytest.mark.parametrize(("bframes", "start_pts"), [(0, 90_000), (2, 90_000)])
 @pytest.mark.parametrize(("start", "end"), [(0.0, 0.5), (1.0, 1.4), (2.0, 9.0)])

@@ -202,7 +202,7 @@ def brute(made: list[Indexed], expression: str) -> Iterator[tuple[str, int]]:
                 yield indexed.clip.clip, frame.frame
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(made=clips(), asked=st.lists(expressions(), min_size=4, max_size=4))
 def test_what_is_found_is_what_looking_at_every_row_finds(

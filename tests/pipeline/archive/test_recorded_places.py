@@ -103,6 +103,7 @@ TEXTS: list[tuple[Callable[[Fix], bytes], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(("sample", "expected"), TEXTS, ids=[sample.__name__ for sample, _ in TEXTS])
 def test_the_places_of_a_track_of_text_are_read(
@@ -120,6 +121,7 @@ def test_the_places_of_a_track_of_text_are_read(
     check_with_exiftool(clip, speed=expected["speed"] is not None if "speed" in expected else True)
 
 
+@pytest.mark.seconds
 def test_samples_behind_their_length_are_read_as_those_without(clip: Path) -> None:
     true = drive()
     made.with_text(clip, [made.counted(made.thinkware(fix)) for fix in true], b"sbtl", b"tx3g")

@@ -218,7 +218,7 @@ def test_a_file_that_may_not_be_read_replaces_nothing(tmp_path: Path, monkeypatc
     assert len(read_state(archive).clips) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     runs=st.lists(
@@ -246,7 +246,7 @@ def test_however_clips_replace_and_move_each_other_the_tables_are_those_of_an_ar
         assert contents(archive) == theirs
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("meanwhile", [False, True])
 @pytest.mark.parametrize("step", range(22))
 def test_a_crash_between_any_two_changes_of_files_changes_no_byte(

@@ -61,7 +61,7 @@ def test_the_order_in_which_clips_come_changes_no_byte(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("step", range(12))
 def test_a_crash_between_any_two_writes_changes_no_byte(
     step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -83,7 +83,7 @@ def videos(page: str) -> list[bytes]:
 
 
 # What is told ---------------------------------------------------------------------------------------------------------
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_road_users_are_told_by_track_and_those_that_were_glimpsed_apart(archive: Archive) -> None:
     story = story_of(archive, TRIP)
     told = {met.label: (met.tracks, met.glimpsed, met.most, met.longest, met.first) for met in story.met}
@@ -92,6 +92,7 @@ def test_road_users_are_told_by_track_and_those_that_were_glimpsed_apart(archive
     assert (story.seconds, story.footage(), story.cameras, story.looks) == (62.0, 8.0, ("front", "rear"), 16)
 
 
+@pytest.mark.seconds
 def test_nobody_is_said_to_be_absent_where_nobody_looked(archive: Archive) -> None:
     story = story_of(archive, TRIP)
     (car,) = (met for met in story.met if met.label == "car")
@@ -112,6 +113,7 @@ def test_clips_without_a_clock_stand_behind_each_other(tmp_path: Path) -> None:
     assert "UTC" not in re.sub(r"<footer>.*", "", page, flags=re.DOTALL)
 
 
+@pytest.mark.seconds
 def test_what_is_not_known_is_said(archive: Archive) -> None:
     page = page_of(archive, TRIP)
     for sentence in (
@@ -124,6 +126,7 @@ def test_what_is_not_known_is_said(archive: Archive) -> None:
 
 
 # Clips of events ------------------------------------------------------------------------------------------------------
+@pytest.mark.seconds
 def test_the_clip_of_an_event_begins_at_most_a_key_frame_before_what_is_asked_and_keeps_sound(archive: Archive) -> None:
     (video,) = videos(page_of(archive, TRIP))
     with av.open(io.BytesIO(video)) as container:
@@ -178,6 +181,7 @@ def test_a_page_that_cannot_be_written_is_said(archive: Archive, tmp_path: Path)
 
 
 # Which trip -----------------------------------------------------------------------------------------------------------
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("wanted", "name", "trips"),
     [

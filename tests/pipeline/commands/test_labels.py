@@ -50,7 +50,7 @@ def test_what_was_exported_and_left_out_is_said(archive: Path, segmenter: Path, 
     assert len(json.loads(Path("out/annotations/instances_default.json").read_text())["images"]) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("line", "code", "says"),
     [
@@ -78,7 +78,7 @@ def test_a_mistake_ends_in_one_sentence(
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_it_leaves_nothing(archive: Path, segmenter: Path, tmp_path: Path, number: signal.Signals) -> None:
     line = [sys.executable, "-m", "pipeline.cli", "export-labels", "archive", "out", "--model", str(segmenter)]

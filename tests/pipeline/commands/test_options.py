@@ -186,6 +186,7 @@ def test_the_table_above_has_every_flag(commands: Any, command: str) -> None:
     assert names == FLAGS[command].keys() | OF_THE_COMMAND[command]
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(("command", "name"), [(command, name) for command, names in FLAGS.items() for name in names])
 def test_a_flag_changes_what_it_says_and_nothing_else(
     configured: Callable[..., Config], roadlens_here: Run, command: str, name: str
@@ -203,7 +204,7 @@ def test_a_flag_changes_what_it_says_and_nothing_else(
     assert wanted.items() <= {**dict.fromkeys(wanted), **found}.items()
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(("command", "name"), [(command, name) for command, names in FLAGS.items() for name in names])
 def test_a_flag_changes_something_or_is_refused(
     configured: Callable[..., Config], roadlens_here: Run, command: str, name: str

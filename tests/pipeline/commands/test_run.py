@@ -50,7 +50,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_file_becomes_video_lines_and_a_summary(roadlens: Run, tmp_path: Path, drive: Path, segmenter: Path) -> None:
     done = roadlens("run", drive, "--model", segmenter, "-o", "out.mp4", "--jsonl", "out.jsonl", "--summary", "s.json")
     assert done.returncode == 0, done.stderr
@@ -73,7 +73,7 @@ def test_a_file_becomes_video_lines_and_a_summary(roadlens: Run, tmp_path: Path,
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.jsonl", "out.mp4", "s.json"]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_any_output_alone(roadlens: Run, tmp_path: Path, drive: Path, segmenter: Path) -> None:
     lines = roadlens("run", drive, "--model", segmenter, "--jsonl", "-")
     assert lines.returncode == 0
@@ -83,7 +83,7 @@ def test_any_output_alone(roadlens: Run, tmp_path: Path, drive: Path, segmenter:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_several_sources_are_streams_of_their_own(roadlens: Run, tmp_path: Path, segmenter: Path) -> None:
     (tmp_path / "trip").mkdir()
     for number, frames in ((1, 10), (2, 12), (10, 8)):
@@ -102,7 +102,7 @@ def test_several_sources_are_streams_of_their_own(roadlens: Run, tmp_path: Path,
     assert times(tmp_path / "out" / "trip.mp4") == [Fraction(i, 25) for i in range(30)]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_broken_clip_of_a_trip_is_skipped_said_and_counted(roadlens: Run, tmp_path: Path, segmenter: Path) -> None:
     (tmp_path / "trip").mkdir()
     write_clip(tmp_path / "trip" / "1.mp4", frames=10)
@@ -116,7 +116,7 @@ def test_a_broken_clip_of_a_trip_is_skipped_said_and_counted(roadlens: Run, tmp_
     assert [s["clip"] for s in stream["skipped_clips"]] == ["2.mp4"]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_localizer_beside_the_segmenter_at_its_own_cadence(
     roadlens: Run, drive: Path, segmenter: Path, localizer: Path
 ) -> None:
@@ -127,7 +127,7 @@ def test_a_localizer_beside_the_segmenter_at_its_own_cadence(
 
 
 # Messages -----------------------------------------------------------------------------------------------------------
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_every_frame_reaches_a_puller_in_another_process(roadlens: Run, drive: Path, segmenter: Path) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
     reader = subprocess.Popen(
@@ -144,7 +144,7 @@ def test_every_frame_reaches_a_puller_in_another_process(roadlens: Run, drive: P
     assert "0 missed" in err
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_masks_arrive_as_the_model_made_them(roadlens: Run, drive: Path, segmenter: Path) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
     with Subscriber(address, "pull", timeout=60, until_end=True) as subscriber:
@@ -162,7 +162,7 @@ def test_masks_arrive_as_the_model_made_them(roadlens: Run, drive: Path, segment
         assert sum(shares.values()) == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_metrics_can_be_scraped_while_it_runs(tmp_path: Path, drive: Path, segmenter: Path) -> None:
     port = free_port()
     address = f"tcp://127.0.0.1:{free_port()}"
@@ -205,7 +205,7 @@ def start_long_run(tmp_path: Path, segmenter: Path, *extra: str, frames: int = 6
     return process
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_one_signal_finishes_the_files(tmp_path: Path, segmenter: Path, number: int) -> None:
     process = start_long_run(tmp_path, segmenter)
@@ -223,7 +223,7 @@ def test_one_signal_finishes_the_files(tmp_path: Path, segmenter: Path, number: 
         assert len(json_lines(lines)) == len(times(video)) >= 60
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_terminal_that_is_closed_finishes_the_files_and_nohup_goes_on(tmp_path: Path, segmenter: Path) -> None:
     master, slave = os.openpty()
     command = [
@@ -268,7 +268,7 @@ def until_lines(path: Path, count: int) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_second_signal_stops_at_once_and_what_is_written_plays(tmp_path: Path, segmenter: Path) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
     with zmq.Context() as context, context.socket(zmq.PULL) as reader:
@@ -317,7 +317,7 @@ def test_an_interrupted_run_goes_on_without_doubling_or_losing_a_frame(
 
 
 # Bad input ----------------------------------------------------------------------------------------------------------
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -378,10 +378,12 @@ def test_a_mistake_gets_one_sentence_and_leaves_nothing(
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
+@pytest.mark.seconds
 def test_no_output_at_all_is_a_mistake(roadlens: Run, drive: Path, segmenter: Path) -> None:
     assert "nothing would come out" in one_sentence(roadlens("run", drive, "--model", segmenter), 2)
 
 
+@pytest.mark.seconds
 def test_a_port_in_use_is_said(roadlens_here: Run, drive: Path, segmenter: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -400,7 +402,7 @@ def test_two_segmenters_are_refused(roadlens_here: Run, tmp_path: Path, drive: P
     assert "both give a class map" in one_sentence(done, 4)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_was_written(tmp_path: Path, segmenter: Path) -> None:
     import resource
 
@@ -419,7 +421,7 @@ def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_was_written(tmp_path: 
 
 
 # Configuration ------------------------------------------------------------------------------------------------------
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_configuration_file_says_all_the_command_line_can(
     roadlens: Run, tmp_path: Path, drive: Path, segmenter: Path
 ) -> None:
@@ -462,7 +464,7 @@ def test_config_check_names_the_place(roadlens_here: Run, tmp_path: Path, text: 
     assert re.search(says, one_sentence(roadlens_here("config", "check", "run.yaml"), 2))
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_the_schema_accepts_what_check_accepts(roadlens: Run) -> None:
     import jsonschema
 
@@ -498,7 +500,7 @@ def _write_plain_onnx(path: Path) -> None:
     onnx.save(bits_model(), path)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_stdout_closed_early_is_no_traceback(drive: Path, segmenter: Path) -> None:
     command = f"{sys.executable} -m pipeline.cli run {drive} --model {segmenter} --jsonl - | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)

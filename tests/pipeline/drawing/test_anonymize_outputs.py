@@ -130,7 +130,7 @@ def run(folder: Path, segmenter: Path, anonymize: AnonymizeOptions | None) -> tu
     return found, collector
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_no_output_has_the_original(tmp_path: Path, segmenter: Path) -> None:
     (tmp_path / "plain").mkdir()
     (tmp_path / "blurred").mkdir()
@@ -169,7 +169,7 @@ def test_what_would_let_the_original_out_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     "command",
     [

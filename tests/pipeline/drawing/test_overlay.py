@@ -73,7 +73,7 @@ def bilinear(small: NDArray[np.float64], height: int, width: int) -> NDArray[np.
 CASES = [(f, BIG) for f in CHROMA_SHIFT] + [("yuv444p", ODD), ("yuvj444p", ODD), ("yuv422p", (80, 57))]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("colorimetry", [Colorimetry(m, f) for m in ("bt601", "bt709") for f in (False, True)])
 @pytest.mark.parametrize(("pixel_format", "size"), CASES)
 @pytest.mark.parametrize("map_size", [(32, 48), (64, 96), (37, 29), (128, 192)])

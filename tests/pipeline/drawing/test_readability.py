@@ -101,7 +101,7 @@ def overlay(classes: tuple[ClassInfo, ...] = CITYSCAPES_CLASSES, **style: Any) -
 
 
 # Lines --------------------------------------------------------------------------------------------------------------
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("opacity", [0.0, 0.45])
 @pytest.mark.parametrize(
     ("size", "kind"),
@@ -137,7 +137,7 @@ def test_lines_are_3_to_1_against_what_is_below_all_along(size, kind, opacity):
         assert near[edge > 0].all()
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     "hue", [(255, 0, 0), (0, 255, 0), (0, 0, 255), (1, 1, 1), (255, 255, 0), (0, 90, 0), (9, 0, 9)]
 )
@@ -183,6 +183,7 @@ class Written(list[tuple[int, int, str, int, float]]):
         return sheet
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("size", [*SMALL, pytest.param(SIZES[2], marks=pytest.mark.slow)])
 def test_labels_are_whole_and_inside_and_never_over_another(monkeypatch, size):
     width, height = size

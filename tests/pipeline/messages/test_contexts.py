@@ -30,7 +30,7 @@ def left_while_sent_to() -> Outlet:
     return outlet
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_reader_that_leaves_as_its_publisher_closes_holds_nobody_up() -> None:
     """Of a thousand, one to sixty never ended before the wait had a bound."""
     assert all(left_while_sent_to().closed for _ in range(100))

@@ -82,7 +82,7 @@ def test_a_header_has_its_largest_size() -> None:
         decode_header(b"{" + b" " * MAX_HEADER)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @settings(max_examples=150)
 @given(data=st.data())
 def test_any_value_in_any_field_is_a_message_or_refused(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:

@@ -205,6 +205,7 @@ def test_the_handshake_of_these_attacks_is_a_proper_one() -> None:
                 received += part
 
 
+@pytest.mark.seconds
 def test_a_flood_of_subscriptions_stops_no_frame() -> None:
     """200,000 of one stranger's: they are looked up by the topic's own beginnings, not one by one."""
     with publisher("pub") as (process, endpoint), Subscriber(endpoint, timeout=60) as subscriber:
@@ -244,7 +245,7 @@ def serving(answer: Callable[[np.random.Generator], bytes]) -> tuple[socket.sock
     return listener, said
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("answer", ATTACKS)
 def test_a_subscriber_of_a_hostile_server_gets_nothing_and_no_crash(
     answer: Callable[[np.random.Generator], bytes],

@@ -159,7 +159,7 @@ with JsonLines(sys.argv[1]) as sink:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_kill_tears_the_last_line_at_most(tmp_path: Path) -> None:
     """Linux ends a write at a page of memory when its process is killed: seen in one of some twenty kills here."""
     path = tmp_path / "out.jsonl"

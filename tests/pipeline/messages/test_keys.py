@@ -173,7 +173,7 @@ def gets(publisher: Publisher, keys: ClientKeys | None) -> bool:
             publishing.join()
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_only_listed_clients_get_in_and_the_others_are_told(tmp_path: Path, server: Path) -> None:
     listed, stranger = client(tmp_path / "clients", "listed"), client(tmp_path / "others", "stranger")
     key = secret_certificate(server).public
@@ -215,6 +215,7 @@ def test_several_publishers_in_one_process_each_keep_their_own_list(tmp_path: Pa
         assert not gets(plain, ClientKeys(key, first)), "a plain publisher is not mistaken for a secured one"
 
 
+@pytest.mark.seconds
 def test_who_takes_another_for_the_server_gets_nothing(tmp_path: Path, server: Path) -> None:
     """The wrong server key: the handshake cannot be completed, and nobody is let in."""
     wrong = client(tmp_path, "wrong")
@@ -250,7 +251,7 @@ def test_push_is_secured_likewise(tmp_path: Path, server: Path) -> None:
             assert len(list(subscriber)) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_another_process_needs_its_key_too(tmp_path: Path, server: Path) -> None:
     """`roadlens subscribe`, with and without."""
     client(tmp_path, "viewer")

@@ -119,7 +119,7 @@ def test_any_bytes_come_back(
     assert [message.parts for message in read_recording(path)] == sent
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_publisher_recorder_replay_subscriber_all_in_processes_of_their_own(tmp_path: Path) -> None:
     """What a subscriber of the publisher got and what one of the replay gets are the same bytes."""
     path = tmp_path / "drive.mcap"
@@ -174,6 +174,7 @@ def clocked(path: Path, seconds: list[float]) -> None:
             recorder.write(header, wire.encode(header).parts)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(("speed", "least"), [(1.0, 0.6), (3.0, 0.2), (None, 0.0)])
 def test_the_pace_is_kept_or_multiplied_or_left(tmp_path: Path, speed: float | None, least: float) -> None:
     clocked(tmp_path / "drive.mcap", [0.0, 0.1, 0.6])
@@ -202,6 +203,7 @@ def test_a_replay_can_be_stopped_while_it_waits(tmp_path: Path) -> None:
     outlet.close()
 
 
+@pytest.mark.seconds
 def test_a_replay_serves_classes_and_late_comers_like_the_publisher(tmp_path: Path) -> None:
     path = tmp_path / "drive.mcap"
     times = iter([0, 1, *range(10**9, 10**9 + 9)])
@@ -224,7 +226,7 @@ def test_a_replay_serves_classes_and_late_comers_like_the_publisher(tmp_path: Pa
 # Killed, damaged, full ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_killed_recorder_leaves_a_file_that_is_read_and_can_be_made_whole(tmp_path: Path) -> None:
     path, whole = tmp_path / "drive.mcap", tmp_path / "whole.mcap"
     with (
@@ -276,7 +278,7 @@ def test_a_clock_that_is_set_back_costs_no_more_and_the_pace_is_kept(tmp_path: P
     recorder.close()
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_recording_in_order(tmp_path: Path, number: signal.Signals) -> None:
     path = tmp_path / "drive.mcap"
@@ -355,6 +357,7 @@ def test_what_is_no_recording_is_refused_in_a_sentence(tmp_path: Path, content: 
         list(read_recording(path))
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("compression", ["zstd", "lz4"])
 @pytest.mark.parametrize("claimed", [0, 10, 300 << 20, (1 << 64) - 1])
 def test_a_chunk_that_unpacks_to_the_whole_memory_is_left_out(
@@ -482,7 +485,7 @@ def test_a_publisher_with_pictures_is_recorded_with_them(tmp_path: Path) -> None
 # A run that records itself --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_run_records_what_a_publisher_would_have_sent(
     tmp_path: Path, roadlens: Callable[..., Any], segmenter: Path
 ) -> None:

@@ -50,7 +50,7 @@ def same(a: Any, b: Any) -> bool:
 # There and back -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("written", ["msgpack", "json"])
 @settings(max_examples=80, deadline=None)
 @given(notes=NOTES)
@@ -75,7 +75,7 @@ def test_notes_come_back_from_json_lines(tmp_path_factory: pytest.TempPathFactor
     assert same(json.loads(path.read_text())["notes"], notes)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @settings(max_examples=25, deadline=None)
 @given(notes=st.lists(NOTES, min_size=1, max_size=3))
 def test_notes_come_back_from_a_recording_and_foxglove_can_read_all_of_it(
@@ -218,7 +218,7 @@ def test_foxglove_plots_what_keeps_its_type() -> None:
     assert view_of(views, 2, {"lanes": {"offset": 1}})[1] is before, "nothing new, no new schema"
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_notes_with_ever_new_names_do_not_fill_a_recording_with_schemas() -> None:
     views = Views()
     schemas = {json.dumps(view_of(views, index, {"tracks": {str(index): 1.0}})[1]) for index in range(200)}

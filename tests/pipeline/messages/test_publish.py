@@ -149,6 +149,7 @@ def test_a_resumed_run_goes_on_counting() -> None:
 # PUSH waits, and can be stopped ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.seconds
 def test_push_waits_for_its_reader_and_loses_nothing_of_what_it_took() -> None:
     """`stop` is asked only when ZeroMQ takes no more, so that it tells where the waiting begins."""
     asked = threading.Event()
@@ -212,7 +213,7 @@ publisher.close()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(("how", "code"), [("stop", 0), ("raise", 3)])
 def test_a_stopped_process_ends_although_its_reader_does_not_read(how: str, code: int) -> None:
     process = subprocess.Popen(
@@ -232,7 +233,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads its memory from /proc")
 def test_a_subscriber_that_stops_reading_slows_nobody_and_grows_no_memory() -> None:
     """1,500 masks of 0.2 MB to a subscriber that holds still, and to a neighbour that misses none of them.

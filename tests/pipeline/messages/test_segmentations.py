@@ -103,7 +103,7 @@ def test_a_subscriber_gets_them_where_the_publisher_tells(written: HeaderFormat)
         wire.Received(msgspec.structs.replace(sent, boxes=(odd, sent.boxes[1]))).instances()
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_run_tells_them_in_lines_and_recordings(
     roadlens: Callable[..., CompletedProcess[str]], tmp_path: Path
 ) -> None:

@@ -243,7 +243,7 @@ def test_a_folder_gets_masks_and_json(tmp_path: Path) -> None:
     assert json.loads((tmp_path / files[3]).read_text())["kind"] == "end"
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_cleanly(number: signal.Signals) -> None:
     with Publisher(ANYWHERE, "push", linger=0, stop=lambda: True) as publisher:

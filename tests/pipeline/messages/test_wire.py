@@ -179,7 +179,7 @@ def in_box(**values: Any) -> Callable[[dict[str, Any]], None]:
     return lambda message: message["boxes"][0].update(values)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [

@@ -98,6 +98,7 @@ def fed(ring: EventRing, packets: Sequence[CompressedPacket]) -> None:
         ring.packet(packet)
 
 
+@pytest.mark.seconds
 def test_a_clip_is_what_was_before_and_after_bit_for_bit(tmp_path: Path, clip: Path) -> None:
     packets = packets_of(clip)
     ring = EventRing("cam", EventClipOptions(tmp_path, before=2.0, after=1.5))
@@ -193,7 +194,7 @@ def test_the_end_of_the_stream_ends_the_clip(tmp_path: Path, clip: Path) -> None
     ring.close()
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_clip_whose_camera_goes_silent_is_written_all_the_same(tmp_path: Path, clip: Path) -> None:
     """The camera may be what the event has destroyed: nothing more comes, and nobody closes the ring."""
     ring = EventRing("cam", EventClipOptions(tmp_path, before=1.0, after=0.1))
@@ -210,6 +211,7 @@ def test_a_clip_whose_camera_goes_silent_is_written_all_the_same(tmp_path: Path,
         ring.save()
 
 
+@pytest.mark.seconds
 def test_a_reconnect_in_between_is_one_clip(tmp_path: Path, clip: Path) -> None:
     once, again = packets_of(clip), packets_of(clip, begin=8.0)
     shift = {"video": Fraction(8), "audio": Fraction(8)}
@@ -333,7 +335,7 @@ def pitch(path: Path) -> tuple[str, int, float, float]:
     return codec, rate, len(samples) / rate, float(np.argmax(spectrum)) * rate / len(samples)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg")
 @pytest.mark.parametrize("sound", SOUNDS)
 def test_the_sound_of_every_camera_is_in_its_clips(tmp_path: Path, sound: str) -> None:
@@ -357,6 +359,7 @@ def test_the_sound_of_every_camera_is_in_its_clips(tmp_path: Path, sound: str) -
     assert heard[2:] == (pytest.approx(4.0, abs=0.25), pytest.approx(440, abs=2))
 
 
+@pytest.mark.seconds
 def test_what_no_clip_can_hold_is_counted_and_said_once(
     tmp_path: Path, clip: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

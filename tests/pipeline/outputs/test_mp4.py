@@ -61,7 +61,7 @@ def gray_info(size: tuple[int, int] = (64, 36)) -> StreamInfo:
     return StreamInfo(*size, "yuv420p", Fraction(1, 25), Fraction(25), None)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     "shape",
     [
@@ -181,7 +181,7 @@ def killed_recording(out: Path, after: int) -> int:
         return max([last, *(int(rest) for rest in process.stdout.read().split())])
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("after", [150, 333])
 def test_a_killed_recording_plays_up_to_the_last_second(tmp_path: Path, after: int) -> None:
     out = tmp_path / "o.mp4"
@@ -197,6 +197,7 @@ def test_a_killed_recording_plays_up_to_the_last_second(tmp_path: Path, after: i
     assert picture_times(partial)[: len(times) - 30] == times[: len(times) - 30]
 
 
+@pytest.mark.seconds
 def test_a_recording_goes_on_without_doubling_or_losing_a_frame(tmp_path: Path) -> None:
     out = tmp_path / "o.mp4"
     last = killed_recording(out, 180)
@@ -227,6 +228,7 @@ def test_the_resume_point_is_no_later_than_the_other_outputs(tmp_path: Path) -> 
     assert VideoWriter.resume_point(out, at_most=3) is None
 
 
+@pytest.mark.seconds
 def test_a_kill_while_resuming_loses_nothing(tmp_path: Path) -> None:
     out = tmp_path / "o.mp4"
     killed_recording(out, 180)
@@ -240,6 +242,7 @@ def test_a_kill_while_resuming_loses_nothing(tmp_path: Path) -> None:
     assert VideoWriter.resume_point(out) == point
 
 
+@pytest.mark.seconds
 def test_other_settings_are_refused_before_anything_is_lost(tmp_path: Path) -> None:
     out = tmp_path / "o.mp4"
     killed_recording(out, 180)
@@ -285,7 +288,7 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
     assert find_resume_point(partial) is None
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_full_disk_is_one_sentence_and_leaves_what_was_written(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import sys

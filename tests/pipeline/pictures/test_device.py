@@ -258,7 +258,7 @@ def test_a_clip_that_shall_be_decoded_on_the_gpu_is_read_without_one(tmp_path: P
         assert len(told) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_run_counts_what_is_lacking_for_each_stream_and_says_it_once(tmp_path: Path, caplog):
     missing = without_nvdec()
     if missing is None:

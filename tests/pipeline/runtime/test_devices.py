@@ -86,6 +86,7 @@ class Breaking:
             raise DeviceError("CUDA failed: an illegal memory access (cudaErrorIllegalAddress).", "cuda")
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("after", [0, 1, 7])
 @pytest.mark.parametrize("every", [1, 3])
 def test_streams_of_a_device_that_fails_go_on_on_the_others_and_lose_nothing(after: int, every: int) -> None:

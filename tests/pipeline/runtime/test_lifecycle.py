@@ -137,6 +137,7 @@ def test_whatever_happens_a_stream_goes_forward_and_ends_once(happened: list[Eve
         assert len(set(actions)) == len(actions)
 
 
+@pytest.mark.seconds
 @given(happened=EVENTS)
 def test_whatever_happens_observers_are_told_a_change_once_and_nothing_of_a_stream_that_is_gone(
     happened: list[Event],

@@ -182,6 +182,7 @@ def test_a_live_stream_drops_old_frames_and_counts_them() -> None:
     assert scraped == 41 - counts.emitted
 
 
+@pytest.mark.seconds
 def test_frames_that_would_be_too_old_are_not_looked_at_and_come_again_once_the_engine_is_quick() -> None:
     quick, out = threading.Event(), threading.Event()
 
@@ -359,7 +360,7 @@ def test_a_resumed_stream_skips_the_frames_it_has() -> None:
     assert runtime.result().streams[0].counts.decoded == 4
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("warm_up", [0, 3])
 @pytest.mark.parametrize("threads", [1, 4])
 def test_a_resumed_stream_has_all_of_its_sound(tmp_path: Path, threads: int, warm_up: int) -> None:

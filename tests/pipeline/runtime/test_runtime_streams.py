@@ -295,7 +295,7 @@ def _breaks_sometimes(chance: random.Random) -> Callable[[object], None]:
     return before
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("how", ["stop", "abort"])
 def test_frames_in_are_frames_out_and_dropped_whatever_comes_and_goes(how: str) -> None:
     steady, sinks, removed = Collect(), {}, []

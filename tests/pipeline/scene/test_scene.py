@@ -60,14 +60,14 @@ def test_seeds_make_different_towns() -> None:
     assert np.abs(pictures[1] - pictures[2]).mean() > 5
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(("size", "seed", "index"), [(SMALL, 0, 0), (SMALL, 5, 333), ((960, 540), 2, 40)])
 def test_a_picture_alone_is_that_of_the_frame(size: tuple[int, int], seed: int, index: int) -> None:
     scene = SyntheticScene(*size, seed=seed)
     np.testing.assert_array_equal(scene.picture(index), scene.frame(index)[0])
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("seed", [0, 2, 3])
 def test_what_is_left_out_is_not_seen(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     scene = SyntheticScene(641, 360, seed=seed)
@@ -133,7 +133,7 @@ def test_any_size(width: int, height: int, seed: int, traffic: int, index: int) 
     assert len({box.track for box in boxes}) == len(boxes)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("seed", [0, 1, 3])
 @pytest.mark.parametrize("size", [SMALL, (960, 540)])
 def test_every_pixel_of_a_class_looks_like_it(seed: int, size: tuple[int, int]) -> None:
@@ -154,6 +154,7 @@ def test_every_pixel_of_a_class_looks_like_it(seed: int, size: tuple[int, int]) 
             assert np.median(g[green] - b[green]) > 15
 
 
+@pytest.mark.seconds
 def test_a_label_edge_is_a_picture_edge() -> None:
     """Along the border of the sky the picture changes far more than inside it or beside it."""
     picture, label, _ = SyntheticScene(960, 540, seed=1).frame(0)
@@ -212,7 +213,7 @@ def test_a_thing_that_stands_alone_has_the_box_of_its_component() -> None:
     assert alone > 20
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_objects_keep_their_number_their_class_and_their_place() -> None:
     scene = SyntheticScene(640, 360, seed=2)
     before = {box.track: box for box in scene.frame(0)[2]}

@@ -106,6 +106,7 @@ def test_a_token_that_everybody_can_read_is_pointed_out(tmp_path: Path, caplog: 
         assert ("everybody on this machine" in caplog.text) == said
 
 
+@pytest.mark.seconds
 def test_a_person_logs_in_and_out(segmenter: Path) -> None:
     with (
         running(segmenter, token=TOKEN, opened=False) as server,

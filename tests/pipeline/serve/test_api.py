@@ -83,6 +83,7 @@ def test_metrics_tell_of_streams_and_engines(server: Server, stream: str) -> Non
 
 
 # Streams --------------------------------------------------------------------------------------------------------------
+@pytest.mark.seconds
 def test_a_stream_is_added_paused_resumed_restarted_and_removed(server: Server) -> None:
     post = server.client.post
     made = post(STREAMS, json={"source": DRIVE, "id": "cam.1"})
@@ -181,6 +182,7 @@ def test_a_change_whose_outputs_cannot_be_opened_brings_the_stream_back(
         until(lambda: state(server, "drive") == "streaming")
 
 
+@pytest.mark.seconds
 def test_there_are_only_so_many_streams(server: Server) -> None:
     names = [server.client.post(STREAMS, json={"source": DRIVE}).json()["id"] for _ in range(5)]
     refused = server.client.post(STREAMS, json={"source": DRIVE})
@@ -265,6 +267,7 @@ def test_mjpeg_brings_one_picture_after_another(server: Server, stream: str) -> 
     until(lambda: server.client.get(f"{STREAMS}/{stream}").json()["viewers"] == 0)
 
 
+@pytest.mark.seconds
 def test_a_websocket_sends_a_picture_for_every_one_asked_for(server: Server, stream: str) -> None:
     with connect(f"{server.socket_url}{STREAMS}/{stream}/view") as socket:
         indices = []
@@ -297,6 +300,7 @@ def test_a_viewer_is_told_when_its_stream_is_over_or_is_not_there(server: Server
     assert closed.value.rcvd.code == 4404
 
 
+@pytest.mark.seconds
 def test_a_stream_that_is_encoded_is_sent_as_video_and_another_is_not(
     server: Server, stream: str, segmenter: Path, tmp_path: Path
 ) -> None:
@@ -325,7 +329,7 @@ def test_a_stream_that_is_encoded_is_sent_as_video_and_another_is_not(
     assert "is not encoded for any output" in closed.value.rcvd.reason
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_playlist_that_is_replaced_meanwhile_is_sent_whole(segmenter: Path, tmp_path: Path) -> None:
     lists = [b"#EXTM3U\n" + b"# of another length\n" * lines for lines in (1, 9)]
     with running(segmenter, settings={"outputs": OutputOptions(hls=HlsOptions(tmp_path / "hls"))}) as encoding:
@@ -415,7 +419,7 @@ names = st.sampled_from(["drive", "%00", "..", "a b", "🚗", "x" * 300]) | st.t
 )
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(["GET", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"]),

@@ -36,7 +36,7 @@ def machine(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("source", "allowed"),
     [
@@ -142,6 +142,7 @@ def test_what_comes_over_a_network_names_no_file(address: str) -> None:
     assert not {"file", "concat", "subfile", "pipe", "fd", "cache", "async", "unix"} & set(allowed)
 
 
+@pytest.mark.seconds
 def test_the_answer_tells_nothing_of_what_is_there(segmenter: Path, machine: Path) -> None:
     own = StreamConfig(str(machine / "closed" / "a.mp4"), "own", realtime=True)
     with running(segmenter, settings={"streams": (own,)}) as server:

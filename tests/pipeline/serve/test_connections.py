@@ -44,6 +44,7 @@ def small(segmenter: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("said", [*HALF, BODY])
 def test_idle_and_half_open_connections_shut_nobody_out(small: Server, said: bytes) -> None:
     strangers = [connected(small, said) for _ in range(60)]
@@ -72,7 +73,7 @@ def test_who_asks_is_not_closed_for_who_does_not(small: Server) -> None:
             each.close()
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("said", [*HALF, BODY])
 def test_what_never_comes_is_not_waited_for(segmenter: Path, monkeypatch: pytest.MonkeyPatch, said: bytes) -> None:
     monkeypatch.setattr(Connection, "patience", 0.3)
@@ -85,7 +86,7 @@ def test_the_limits_leave_descriptors_for_the_streams() -> None:
     assert openings.MOST * 2 <= connections.MOST
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_sources_that_never_open_hold_up_nothing_else(segmenter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a network's disk that is gone: the thread cannot be ended, the others go on."""
     gone, begun = threading.Event(), threading.Semaphore(0)

@@ -157,6 +157,7 @@ def server_with_files(segmenter: Path, folders: tuple[Path, Path]) -> Iterator[S
         yield server
 
 
+@pytest.mark.seconds
 def test_files_are_played_whole_and_in_part_and_nothing_else_is(
     server_with_files: Server, folders: tuple[Path, Path]
 ) -> None:

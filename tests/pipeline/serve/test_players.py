@@ -53,6 +53,7 @@ def width(address: str) -> int:
         return next(container.decode(video=0)).width
 
 
+@pytest.mark.seconds
 def test_every_get_answers_head(server: Server, stream: str) -> None:
     document = server.client.get("/api/v1/openapi.json").json()
     paths = [p for p, calls in document["paths"].items() if "get" in calls and "{name}" not in p]
@@ -79,6 +80,7 @@ def test_every_get_answers_head(server: Server, stream: str) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("tail", ["view.mjpeg", "snapshot", "hls/index.m3u8"])
 def test_a_player_shows_the_token_as_a_password(locked: Server, tail: str) -> None:
     place = urlsplit(locked.url).netloc
@@ -87,6 +89,7 @@ def test_a_player_shows_the_token_as_a_password(locked: Server, tail: str) -> No
         width(f"http://anybody:wrong-{TOKEN}@{place}{STREAMS}/drive/{tail}")
 
 
+@pytest.mark.seconds
 def test_a_password_reads_and_does_nothing_else(locked: Server, stranger: httpx.Client) -> None:
     assert stranger.get(STREAMS, auth=("", TOKEN)).status_code == 200
     assert stranger.get(STREAMS, auth=(TOKEN, "")).status_code == 401
@@ -111,6 +114,7 @@ def test_only_players_are_asked_for_a_password(stranger: httpx.Client) -> None:
     assert challenge(f"{STREAMS}/drive") == "Bearer"
 
 
+@pytest.mark.seconds
 def test_a_link_shows_its_stream_s_pictures_and_nothing_else(locked: Server, stranger: httpx.Client) -> None:
     made = locked.client.post(f"{STREAMS}/drive/link", json={"seconds": 600}).json()
     assert 500 < made["until"] - time.time() <= 600
@@ -166,7 +170,7 @@ def test_without_a_token_the_links_are_the_plain_addresses(server: Server, strea
     assert made == {"snapshot": f"{below}/snapshot", "mjpeg": f"{below}/view.mjpeg", "hls": None, "until": None}
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("package", ["fastapi", "starlette", "uvicorn", "websockets"])
 def test_without_the_extra_one_sentence_says_what_to_install(package: str) -> None:
     code = (

@@ -45,7 +45,7 @@ def until_ready(url: str) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -65,7 +65,7 @@ def test_what_cannot_be_is_refused_in_a_sentence(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_model_that_is_not_there_ends_the_server_with_its_sentence(roadlens: Roadlens) -> None:
     done = roadlens("serve", "--port", "0", "--model", "nowhere.onnx")
     assert done.returncode == 4, done.stderr

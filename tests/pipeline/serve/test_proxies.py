@@ -37,7 +37,7 @@ def person(address: str, files: tuple[Path, Path]) -> httpx.Client:
     return httpx.Client(base_url=address, timeout=60, verify=ssl.create_default_context(cafile=str(files[0])))
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @needs_openssl
 @pytest.mark.parametrize(
     ("habits", "root_path"),

@@ -85,7 +85,7 @@ def test_a_file_of_somebody_else_at_a_partial_name_is_in_the_way(
     assert digests(tmp_path) == before
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_outputs_in_a_trips_folder_are_no_clips_of_the_next_run(roadlens: Run, tmp_path: Path, segmenter: Path) -> None:
     (tmp_path / "trip").mkdir()
     for number in (1, 2):

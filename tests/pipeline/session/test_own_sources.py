@@ -88,6 +88,7 @@ def test_a_run_of_a_source_writes_files_under_its_id(config: Config, tmp_path: P
     assert not source_name(video).exists()
 
 
+@pytest.mark.seconds
 def test_an_archived_overlay_says_nothing_of_how_fast_it_was_made(config: Config, tmp_path: Path) -> None:
     pictures = []
     for wait in (0.0, 0.02):

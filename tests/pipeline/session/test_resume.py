@@ -86,6 +86,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.seconds
 def test_other_footage_is_refused_and_nothing_is_touched(configured: Configured, tmp_path: Path) -> None:
     config = configured("mp4", "jsonl")
     broken_off(config, 120)
@@ -97,6 +98,7 @@ def test_other_footage_is_refused_and_nothing_is_touched(configured: Configured,
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("damaged", [None, "", "[]", '{"frames": 3}'])
 def test_footage_that_is_not_known_is_refused(configured: Configured, tmp_path: Path, damaged: str | None) -> None:
     config = configured("jsonl")
@@ -110,7 +112,7 @@ def test_footage_that_is_not_known_is_refused(configured: Configured, tmp_path: 
         Session(config, resume=True)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_longer_trip_goes_on_but_none_that_begins_otherwise(configured: Configured, tmp_path: Path) -> None:
     config = configured("jsonl")
     broken_off(config, 20)
@@ -123,7 +125,7 @@ def test_a_longer_trip_goes_on_but_none_that_begins_otherwise(configured: Config
     resumed(config)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_more_rows_than_frames_of_the_video_are_cut_and_made_anew(configured: Configured, tmp_path: Path) -> None:
     config = configured("mp4", "jsonl")
     broken_off(config, 180)
@@ -137,7 +139,7 @@ def test_more_rows_than_frames_of_the_video_are_cut_and_made_anew(configured: Co
     assert names(tmp_path) == ["o.jsonl", "o.mp4"]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_what_holds_more_than_the_rows_is_cut_to_them(configured: Configured, tmp_path: Path) -> None:
     config = configured("mp4", "jsonl", "mcap")
     broken_off(config, 180)
@@ -148,7 +150,7 @@ def test_what_holds_more_than_the_rows_is_cut_to_them(configured: Configured, tm
     assert picture_times(tmp_path / "o.mp4") == [Fraction(index, 25) for index in range(FRAMES)]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("endings", [("mcap",), ("mp4", "jsonl", "mcap")])
 def test_a_recording_of_messages_goes_on(configured: Configured, tmp_path: Path, endings: Sequence[str]) -> None:
     config = configured(*endings)
@@ -165,7 +167,7 @@ def test_a_recording_of_messages_goes_on(configured: Configured, tmp_path: Path,
     assert names(tmp_path) == sorted(f"o.{ending}" for ending in endings)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_resume_that_is_broken_off_at_once_loses_nothing(configured: Configured, tmp_path: Path) -> None:
     config = configured("mp4", "jsonl", "mcap")
     broken_off(config, 180)
@@ -185,7 +187,7 @@ def test_a_resume_that_is_broken_off_at_once_loses_nothing(configured: Configure
     assert names(tmp_path) == ["o.jsonl", "o.mcap", "o.mp4"]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_the_earlier_recording_goes_when_the_new_one_holds_as_much(configured: Configured, tmp_path: Path) -> None:
     config = configured("mp4")
     broken_off(config, 130)
@@ -198,7 +200,7 @@ def test_the_earlier_recording_goes_when_the_new_one_holds_as_much(configured: C
     assert picture_times(tmp_path / "o.mp4") == [Fraction(index, 25) for index in range(FRAMES)]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_run_that_is_stopped_in_order_gives_all_its_files_their_names(configured: Configured, tmp_path: Path) -> None:
     config = configured("mp4", "jsonl", "mcap")
     with Session(config) as session:
@@ -213,7 +215,7 @@ def test_a_run_that_is_stopped_in_order_gives_all_its_files_their_names(configur
     assert names(tmp_path) == ["o.jsonl", "o.mcap", "o.mp4"]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_stopped_run_beside_a_complete_video_can_be_resumed(configured: Configured, tmp_path: Path) -> None:
     with Session(configured("mp4", source="synthetic:?seconds=0.4&width=160&height=96")) as session:
         session.run(interval=0.01)

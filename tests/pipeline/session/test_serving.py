@@ -290,6 +290,7 @@ def test_a_session_that_is_closed_connects_no_camera_any_more(serving: Serving) 
     until(lambda: not [t for t in threading.enumerate() if t.name in {"open away", "read away"}])
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("pattern", ["pub", "push"])
 def test_a_camera_that_is_open_may_be_left_before_anything_runs(segmenter: Path, tmp_path: Path, pattern: Any) -> None:
     write_clip(tmp_path / "clip.mp4", frames=50, size=(160, 96), gop=10)
@@ -303,7 +304,7 @@ def test_a_camera_that_is_open_may_be_left_before_anything_runs(segmenter: Path,
             assert session.streams["cam"].change.state is SourceState.STREAMING
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_what_a_removed_stream_holds_is_closed_once_its_thread_comes_back(
     segmenter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

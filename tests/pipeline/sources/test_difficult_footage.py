@@ -29,6 +29,7 @@ def read(path: Path) -> tuple[StreamInfo, list[Frame], SourceCounts]:
     return info, frames, source.counts
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(("degrees", "size"), [(90, (180, 320)), (180, (320, 180)), (270, (180, 320))])
 def test_turned_footage_is_upright(tmp_path: Path, degrees: int, size: tuple[int, int]) -> None:
     write_clip(tmp_path / "a.mp4", rotation=degrees)
@@ -51,6 +52,7 @@ def test_a_change_of_size_is_scaled_to_the_first(tmp_path: Path) -> None:
     assert len(frames) == 24
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(("name", "fragmented"), [("a.ts", False), ("a.mp4", True)])
 def test_a_file_cut_off_gives_what_is_there(tmp_path: Path, name: str, fragmented: bool) -> None:
     write_clip(tmp_path / name, frames=50, fragmented=fragmented)

@@ -31,6 +31,7 @@ LISTS = {
 }
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("kind", LISTS)
 @pytest.mark.parametrize(
     "name", ["a.mp4", "a.ts", "a.mkv", "a.avi", "a.txt", "a.nfo", "a.ans", "a", "a.ffconcat", "a.sdp"]

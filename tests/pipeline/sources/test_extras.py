@@ -132,7 +132,7 @@ HOLDING = {  # name of the file → how FFmpeg makes it
 }
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", HOLDING)
 def test_what_an_mp4_has_a_place_for_is_carried_over(name: str, owner: Kitchen, tmp_path: Path) -> None:
     clip = owner.ffmpeg(HOLDING[name], name)
@@ -237,6 +237,7 @@ WITHOUT_A_PLACE = {  # name of the file → how FFmpeg makes it, what is named
 }  # fmt: skip
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", WITHOUT_A_PLACE)
 def test_what_an_mp4_has_no_place_for_is_named_once(
     name: str, owner: Kitchen, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -249,7 +250,7 @@ def test_what_an_mp4_has_no_place_for_is_named_once(
     assert [kind for kind, _ in tracks(video)] == ["video", "audio"]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_resumed_video_has_all_of_it(owner: Kitchen, tmp_path: Path) -> None:
     clip = owner.ffmpeg(
         "-stream_loop 4 -i {base} -i {here}/said.srt -i {here}/said.txt -map 0 -map 1 -map_metadata 2 -map_chapters 2 "

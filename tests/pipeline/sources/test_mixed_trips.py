@@ -115,7 +115,7 @@ MIXED = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", MIXED)
 def test_colours_are_those_of_each_clip(name: str, kitchen: Kitchen, tmp_path: Path) -> None:
     video = written(kitchen, tmp_path / "o.mp4", *MIXED[name])
@@ -164,6 +164,7 @@ def rolled_off(light: Levels) -> Levels:
     return np.asarray(255 * np.minimum(1.25 * light * (1 + light / 100) / (1 + light), 1) ** (1 / 2.2))
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(("kind", "bars"), [(HDR10, BRIGHT), (HLG, SCENE)], ids=["PQ", "HLG"])
 def test_hdr_is_marked_as_what_it_is_and_models_see_it_tone_mapped(
     kind: Kind, bars: list[list[float]], kitchen: Kitchen, tmp_path: Path
@@ -182,6 +183,7 @@ def test_hdr_is_marked_as_what_it_is_and_models_see_it_tone_mapped(
     assert seen == pytest.approx(rolled_off(by_zimg(clip, "bt709", "linear")), abs=7)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(("kind", "bars"), [(HDR10, BRIGHT), (HLG, SCENE)], ids=["PQ", "HLG"])
 def test_hdr_behind_standard_range_is_tone_mapped(
     kind: Kind, bars: list[list[float]], kitchen: Kitchen, tmp_path: Path
@@ -220,7 +222,7 @@ PRIMARIES = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", PRIMARIES)
 def test_other_primaries_become_those_of_the_first(name: str, kitchen: Kitchen, tmp_path: Path) -> None:
     first, second = PRIMARIES[name]
@@ -243,7 +245,7 @@ SHAPES = {  # the second clip's size, and how many columns at each side and rows
 }
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", SHAPES)
 def test_clips_of_another_shape_are_fitted(name: str, kitchen: Kitchen, tmp_path: Path) -> None:
     size, (beside, above) = SHAPES[name]

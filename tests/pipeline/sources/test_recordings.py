@@ -67,7 +67,7 @@ def sounding(track: Track) -> float:
     return max(times) - min(times)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", CODED)
 def test_every_picture_its_time_and_its_sound_come_out(
     name: str, kitchen: Kitchen, tmp_path: Path, segmenter: Path
@@ -115,7 +115,7 @@ def white_corner(video: Path, transposed: bool) -> str:
     return max(bright, key=lambda corner: bright[corner])
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("turn", TURNS)
 def test_pictures_of_a_turned_camera_are_upright(turn: str, kitchen: Kitchen, tmp_path: Path, segmenter: Path) -> None:
     matrix, corner = TURNS[turn]
@@ -127,14 +127,14 @@ EXIF = ("upper left", "upper right", "lower right", "lower left") * 2
 """Where the white corner is shown, by Exif's orientation 1 to 8 (CIPA DC-008, 4.6.4)."""
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_photographs_are_upright(orientation: int, kitchen: Kitchen, tmp_path: Path, segmenter: Path) -> None:
     _, video = written(kitchen.photograph("photo.jpg", orientation), tmp_path, segmenter)
     assert white_corner(video, orientation > 4) == EXIF[orientation - 1]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(("aspect", "kept"), [("4/3", "4:3"), ("2/1", "2:1"), ("8/9", "8:9"), ("1/1", "1:1")])
 def test_the_shape_of_pixels_is_kept(aspect: str, kept: str, kitchen: Kitchen, tmp_path: Path, segmenter: Path) -> None:
     clip = kitchen.ffmpeg(f"-i {{plain}} -vf setsar={aspect} {X264}", "wide.mp4")
@@ -152,7 +152,7 @@ FIELDS = {  # how an interlaced clip is coded → its name
 }
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("coding", FIELDS)
 def test_fields_stay_fields_of_the_same_order(coding: str, kitchen: Kitchen, tmp_path: Path, segmenter: Path) -> None:
     clip = kitchen.ffmpeg(f"-i {{plain}} -r 25 {coding}", FIELDS[coding])
@@ -171,7 +171,7 @@ def fields(path: Path) -> tuple[bool, bool]:
     return interlaced, upper
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("offsets", [(100, 0), (0, 100), (0, 20_000), (50, 0, 30, 5)])
 def test_clocks_that_restart_cost_neither_pictures_nor_sound(
     offsets: tuple[int, ...], kitchen: Kitchen, tmp_path: Path, segmenter: Path
@@ -214,7 +214,7 @@ UNREADABLE: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {  # name →
 }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_what_cannot_be_read_is_said_in_one_sentence(
     name: str, kitchen: Kitchen, tmp_path: Path, segmenter: Path
@@ -234,6 +234,7 @@ def test_what_cannot_be_read_is_said_in_one_sentence(
     assert not (tmp_path / "o.mp4").exists()
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("offsets", [(0, 20_000), (95_000, 0), (0, 90_000, 5)])
 def test_a_clip_whose_clock_jumps_is_not_expected_to_take_days(offsets: tuple[int, ...], kitchen: Kitchen) -> None:
     parts = [kitchen.ffmpeg(f"-i {{base}} -c copy -output_ts_offset {at}", f"{n}.ts") for n, at in enumerate(offsets)]

@@ -96,7 +96,7 @@ SERVERS: dict[str, dict[str, bool]] = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("name", ["early.mp4", "clip.mkv", "clip.flv", "index.m3u8", "index.m3u8?token=x", "watch?v=1"])
 def test_what_has_a_length_is_read_once(kept: Path, server: str, name: str) -> None:
@@ -107,7 +107,7 @@ def test_what_has_a_length_is_read_once(kept: Path, server: str, name: str) -> N
     assert len(bodies) == len(set(bodies)), "no segment twice"
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ["late.mp4", "clip.ts", "pieces.mp4"])
 @pytest.mark.parametrize("server", ["ranges", "no HEAD"])
 def test_what_has_its_index_or_no_duration_at_all_is_read_by_parts(kept: Path, server: str, name: str) -> None:
@@ -115,11 +115,13 @@ def test_what_has_its_index_or_no_duration_at_all_is_read_by_parts(kept: Path, s
         Read(web.url(name)).assert_whole()
 
 
+@pytest.mark.seconds
 def test_a_length_without_a_duration_is_an_end(kept: Path) -> None:
     with Server(kept, ranges=False) as web:
         Read(web.url("clip.ts")).assert_whole()
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ["clip.ts", "pieces.mp4"])
 def test_what_says_nothing_of_an_end_is_asked_for_and_read_as_told(kept: Path, name: str) -> None:
     with Server(kept, **SERVERS["chunks"]) as web:
@@ -172,7 +174,7 @@ def listens(port: int) -> bool:
     return f":{port:04X} 00000000:0000 0A" in Path("/proc/net/tcp").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_an_index_at_the_end_without_parts_is_refused_with_a_way_out(kept: Path) -> None:
     """When its time is over: FFmpeg waits for more on a connection that is kept open."""
     options = LiveOptions(open_timeout=10, read_timeout=10)
@@ -181,6 +183,7 @@ def test_an_index_at_the_end_without_parts_is_refused_with_a_way_out(kept: Path)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ["early.mp4", "clip.ts", "clip.mkv"])
 def test_a_connection_that_breaks_costs_nothing_where_parts_are_given(kept: Path, name: str) -> None:
     with Server(kept) as web:
@@ -189,6 +192,7 @@ def test_a_connection_that_breaks_costs_nothing_where_parts_are_given(kept: Path
         assert not web.cuts
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ["early.mp4", "clip.ts", "clip.mkv"])
 def test_one_that_breaks_elsewhere_is_no_end(kept: Path, name: str) -> None:
     with Server(kept, ranges=False) as web:
@@ -203,6 +207,7 @@ def test_one_that_breaks_elsewhere_is_no_end(kept: Path, name: str) -> None:
     assert 30 < len(seen) < FRAMES
 
 
+@pytest.mark.seconds
 def test_a_playlist_that_lacks_a_segment_says_so(kept: Path, caplog: pytest.LogCaptureFixture) -> None:
     for lost, numbers in (
         ("index2.ts", {*range(50, 75)}),
@@ -218,7 +223,7 @@ def test_a_playlist_that_lacks_a_segment_says_so(kept: Path, caplog: pytest.LogC
         caplog.clear()
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_in_real_time_it_takes_its_time_and_ends(kept: Path) -> None:
     with Server(kept) as web:
         source = resolve_source(web.url("clip.mkv"), "clip", live=OPTIONS, realtime=True)
@@ -249,6 +254,7 @@ def fed(fifo: Path, data: bytes) -> threading.Thread:
     return feeding
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ["clip.ts", "clip.mkv", "clip.flv", "early.mp4", "pieces.mp4"])
 def test_a_pipe_is_read_to_its_end(kept: Path, fifo: Path, name: str) -> None:
     feeding = fed(fifo, (kept / name).read_bytes())
@@ -257,6 +263,7 @@ def test_a_pipe_is_read_to_its_end(kept: Path, fifo: Path, name: str) -> None:
     assert not feeding.is_alive()
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("data", "says"),
     [(b"", "a pipe cannot be read twice"), (bytes(100_000), "a pipe cannot be read twice"), (None, "faststart")],

@@ -141,7 +141,7 @@ CLIPS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(("name", "options"), CLIPS.values(), ids=CLIPS)
 def test_a_clip_is_what_was_ordered(tmp_path: Path, name: str, options: dict[str, object]) -> None:
     written = write_clip(tmp_path / name, frames=13, numbered=True, **options)  # type: ignore[arg-type]  # a table

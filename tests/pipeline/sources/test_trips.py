@@ -148,6 +148,7 @@ TRIPS = {  # what is in the folder; which of its videos, by their place in that 
 }  # fmt: skip
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("names", TRIPS)
 def test_each_camera_is_a_stream_of_its_clips_in_their_order(names: str, tmp_path: Path, greys: list[Path]) -> None:
     folder = filled(tmp_path / "trip", names, greys)
@@ -170,6 +171,7 @@ REFUSED = {  # which cannot be told apart → what the sentence names
 }
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("names", REFUSED)
 def test_what_cannot_be_told_apart_is_refused_with_a_way_out(names: str, tmp_path: Path, greys: list[Path]) -> None:
     folder = tmp_path / "trip"
@@ -338,7 +340,7 @@ def _foreign(data: bytes) -> bytes:
     return data[:at] + b"zzz1" + data[at + 4 :]
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("files", TRACKS)
 def test_every_recording_in_a_file_is_a_stream(files: str, pantry: Path, tmp_path: Path) -> None:
     clip = several_tracks(files, pantry, tmp_path)
@@ -352,12 +354,14 @@ def test_every_recording_in_a_file_is_a_stream(files: str, pantry: Path, tmp_pat
     assert found == TRACKS[files]
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("files", ["cover base one.mp4", "unknown base one.mov"])
 def test_tools_that_look_at_a_frame_see_the_recording(files: str, pantry: Path, tmp_path: Path) -> None:
     clip = several_tracks(files, pantry, tmp_path)
     assert read_frame_at(clip, 1.0).shape == (96, 160, 3)
 
 
+@pytest.mark.seconds
 def test_a_track_that_is_named_is_the_only_one(
     pantry: Path, tmp_path: Path, segmenter: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -403,7 +407,7 @@ def test_a_trip_is_read_by_the_track_that_its_clips_have(
 
 
 # Names ----------------------------------------------------------------------------------------------------------------
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ["12:30:05.mp4", "REC:1.mp4", "a:3", "concat:x.mp4", "-d:1.mp4", "50% é.mp4"])
 def test_names_that_look_like_addresses_are_files(
     name: str, tmp_path: Path, greys: list[Path], segmenter: Path, monkeypatch: pytest.MonkeyPatch

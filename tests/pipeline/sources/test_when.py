@@ -73,7 +73,7 @@ TOLD = {  # name of the file → how FFmpeg makes it, when it begins, what says 
 }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", TOLD)
 def test_frames_have_the_time_of_the_recording(name: str, kitchen: Kitchen) -> None:
     arguments, begins, by = TOLD[name]
@@ -112,6 +112,7 @@ def test_photographs_have_the_time_that_their_camera_noted(zone: str, kitchen: K
     assert (frame.captured_at, frame.captured_from) == (taken.timestamp(), "metadata")
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ["said.mkv", "20240115_210005_F.mp4"])
 def test_what_is_written_keeps_the_time(name: str, kitchen: Kitchen, tmp_path: Path, segmenter: Path) -> None:
     _, video = written(kitchen.ffmpeg(TOLD[name][0], name), tmp_path, segmenter)

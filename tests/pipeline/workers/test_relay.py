@@ -101,6 +101,7 @@ def test_a_worker_encodes_for_nobody_once_the_last_of_several_has_left(tmp_path:
     relay.close(LONG)
 
 
+@pytest.mark.seconds
 def test_a_slow_reader_of_push_gets_every_message_of_every_worker(tmp_path: Path) -> None:
     options = PublishConfig(f"tcp://127.0.0.1:{free_port()}", "push", high_water=2)
     address = f"ipc://{tmp_path}/relay"

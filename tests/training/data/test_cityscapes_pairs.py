@@ -40,7 +40,7 @@ def nearest_by_force(rgb: np.ndarray) -> np.ndarray:
     return np.where(distance.min(-1) > MAX_COLOR_DISTANCE, IGNORE, ids[distance.argmin(-1)])
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @given(st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=64))
 @settings(max_examples=100, deadline=None)
 def test_decoding_is_the_nearest_colour(colors: list[tuple[int, int, int]]) -> None:
@@ -48,6 +48,7 @@ def test_decoding_is_the_nearest_colour(colors: list[tuple[int, int, int]]) -> N
     np.testing.assert_array_equal(decode_label(rgb), nearest_by_force(rgb))
 
 
+@pytest.mark.seconds
 def test_decoding_near_the_palette_is_the_nearest_colour() -> None:
     rng = np.random.default_rng(0)
     palette = np.array([c.color for c in CITYSCAPES_CLASSES] + VOID)
@@ -56,6 +57,7 @@ def test_decoding_near_the_palette_is_the_nearest_colour() -> None:
     np.testing.assert_array_equal(decode_label(rgb), nearest_by_force(rgb))
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("info", CITYSCAPES_CLASSES, ids=lambda info: info.name)
 def test_a_palette_colour_is_its_class(info: object) -> None:
     assert decode_label(np.array([[info.color]], np.uint8))[0, 0] == info.id

@@ -76,7 +76,7 @@ def test_a_recipe_in_a_file_that_cannot_be_read_is_one_sentence(text: str, tiny_
         pass
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("model", "precision", "error", "sentence"),
     [

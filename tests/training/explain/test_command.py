@@ -164,7 +164,7 @@ def write_pets(root: Path, count: int = 10) -> Path:
     return root
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_methods_are_scored_and_their_rules_kept(tmp_path: Path) -> None:
     pets, rules = write_pets(tmp_path / "pets"), tmp_path / "rules.yaml"
     words = ["explain-eval", "--model", "squeezenet1_1", "--weights", "random", "--size", 64, "--data", pets,

@@ -80,7 +80,7 @@ def killed_run(recipe: Recipe, data: Path, output: Path, monkeypatch: pytest.Mon
     return names
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_kill_before_any_write_of_a_checkpoint_costs_nothing(
     whole: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +155,7 @@ def test_a_finished_run_is_extended(run: Path, data: Path) -> None:
         train(RECIPE, data, run, resume=True, say=_silent)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("change", ["workers=3", "report_every=2", "checkpoint_every=1", "evaluate_every=1"])
 def test_what_changes_nothing_of_what_is_learned_may_change(
     change: str, whole: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

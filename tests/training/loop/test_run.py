@@ -113,7 +113,7 @@ def test_two_processes_score_the_model_that_is_saved(pairs_folder: Path, tmp_pat
     assert lines[-1]["dev/accuracy"] == pytest.approx(scores["accuracy"], abs=2e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_checkpoint_with_its_recipe_under_the_earlier_key_opens(tiny_run: Path, tmp_path: Path) -> None:
     content = torch.load(tiny_run / "last.ckpt", weights_only=True)
     content["roadlens_recipe"] = content.pop(RECIPE_KEY)
@@ -123,6 +123,7 @@ def test_a_checkpoint_with_its_recipe_under_the_earlier_key_opens(tiny_run: Path
     assert recipe == stored_recipe(tiny_run / "last.ckpt")
 
 
+@pytest.mark.seconds
 def test_a_checkpoint_knows_its_recipe_and_gives_the_average(tiny_run: Path) -> None:
     task, model = open_checkpoint(tiny_run / "last.ckpt")
     assert task.recipe.name == "tiny-unet"
@@ -133,7 +134,7 @@ def test_a_checkpoint_knows_its_recipe_and_gives_the_average(tiny_run: Path) -> 
     assert not torch.equal(model.head.weight.data, state["model.head.weight"])
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_run_leaves_the_process_as_it_was(pairs_folder: Path, tmp_path: Path) -> None:
     before = cv2.getNumThreads()
     cv2.setNumThreads(3)
@@ -148,7 +149,7 @@ def test_a_run_leaves_the_process_as_it_was(pairs_folder: Path, tmp_path: Path) 
         cv2.setNumThreads(before)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("has_bfloat16", [True, False])
 def test_a_cpu_without_bfloat16_trains_in_float32_and_it_is_said_once(
     has_bfloat16: bool, pairs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -172,6 +173,7 @@ def test_a_cpu_without_bfloat16_trains_in_float32_and_it_is_said_once(
     assert sum("does not compute in bfloat16" in line for line in said) == (not has_bfloat16)
 
 
+@pytest.mark.seconds
 def test_an_old_run_is_not_overwritten(tiny_run: Path, pairs_folder: Path) -> None:
     with pytest.raises(UsageError, match="--resume"):
         train(TINY["unet"], pairs_folder, tiny_run)
@@ -238,6 +240,7 @@ def test_bad_checkpoints(content: object, error: type[Exception], sentence: str,
         open_checkpoint(path)
 
 
+@pytest.mark.seconds
 def test_a_checkpoint_of_another_model(tiny_run: Path, tmp_path: Path) -> None:
     content = torch.load(tiny_run / "last.ckpt", weights_only=True)
     content[RECIPE_KEY]["model"] = {"kind": "pspnet"}

@@ -63,7 +63,7 @@ def test_any_encoder_will_do_and_a_picture_more_changes_no_other(name: str) -> N
         torch.testing.assert_close(model(pictures).boxes[:1], model(pictures[:1]).boxes, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("stages", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "efficientnet_lite0"])
 def test_a_truncated_encoder_gives_the_first_maps_of_the_whole(name: str, stages: int, tmp_path: Path) -> None:

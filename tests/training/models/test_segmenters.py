@@ -71,7 +71,7 @@ def picture(batch: int, height: int, width: int) -> Tensor:
     return torch.from_numpy(check_pictures(batch, height, width)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (64, 128), (33, 70), (1, 1)])
 def test_any_size_gives_logits_of_that_size(name: str, height: int, width: int) -> None:
@@ -81,6 +81,7 @@ def test_any_size_gives_logits_of_that_size(name: str, height: int, width: int) 
     assert torch.isfinite(logits).all()
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", MODELS)
 def test_a_saved_model_gives_the_same_bits(name: str) -> None:
     first, second = make(name), build_model(MODELS[name], 19).eval()
@@ -93,6 +94,7 @@ def test_a_saved_model_gives_the_same_bits(name: str) -> None:
         torch.testing.assert_close(second(x), first(x), rtol=0, atol=0)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", MODELS)
 def test_a_picture_is_scored_alone_as_in_a_batch_and_twice_alike(name: str) -> None:
     model, x = make(name), picture(3, 64, 64)
@@ -115,6 +117,7 @@ def test_whoever_is_certain_is_so_in_bfloat16(name: str) -> None:
         assert set(found[..., model.cell :].unique().tolist()) == {255}
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", MODELS)
 def test_training_reaches_every_weight(name: str) -> None:
     model = make(name).train()
@@ -219,7 +222,7 @@ class Restless(Segmenter):
         return self.head(x) + self.calls
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_graph_that_answers_differently_is_not_written(tmp_path: Path) -> None:
     recipe = SegmentationRecipe(name="restless", data="cityscapes-pairs", model=UNetSettings(), steps=1)
     spec = cityscapes_spec(recipe, 64, 64)
@@ -261,6 +264,7 @@ def test_pyramid_pooling_is_what_the_paper_draws() -> None:
         torch.testing.assert_close(pyramid(x), torch.cat([x, *levels], 1), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "resnet50", "efficientnet_lite0", "efficientnet_lite2"])
 @pytest.mark.parametrize("stride", [8, 16, 32])
 def test_dilation_keeps_the_stride(name: str, stride: int) -> None:
@@ -330,6 +334,7 @@ def test_lite_weights_of_the_package_fill_the_encoder_and_take_the_houses_input(
         torch.testing.assert_close(mine[..., :-1, :-1], wanted[..., :-1, :-1], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.seconds
 @pytest.mark.realdata
 @pytest.mark.skipif(not PETS.is_dir(), reason="needs the Oxford-IIIT Pet pictures beside the checkout")
 def test_lite_weights_tell_cats_from_dogs() -> None:

@@ -64,6 +64,7 @@ def test_trained_scored_and_exported_like_any_task(name: str, folder: Path, tmp_
         assert exported.headline()[key].value == pytest.approx(figure.value, abs=2e-3)
 
 
+@pytest.mark.seconds
 def test_dropout_is_the_same_in_a_resumed_run(folder: Path, tmp_path: Path) -> None:
     recipe = read_recipe("mnist-circles", [*TINY, "steps=3", "checkpoint_every=1", "widths=[8,8,8]"])
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -91,7 +91,7 @@ def test_the_truth_scores_one(folder):
     assert task.scores(task.measure(outputs, data, indices))["ap/car"] == 0
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_an_evaluation_holds_pixels_and_boxes(run, folder):
     with open_predictor(str(run / "last.ckpt")) as predictor:
         data = predictor.task.load(folder, "val", size=(256, 256))
@@ -184,7 +184,7 @@ def test_a_network_that_tells_what_is_no_picture_of_the_road(tiny_export, folder
         assert torch.equal(again.head.bias, model.head.bias)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_scores_are_adjusted_behind_the_last_step_and_no_sooner(folder, tmp_path):
     recipe = msgspec.structs.replace(TINY, adjusted=True, void=0.5)
     said: list[str] = []

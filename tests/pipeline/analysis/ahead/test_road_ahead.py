@@ -85,7 +85,7 @@ def test_what_hides_the_foot_takes_the_distance() -> None:
 
 
 # Events ---------------------------------------------------------------------------------------------------------------
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("noise", [0.0, 0.03])
 def test_nothing_happens_in_quiet_driving(noise: float) -> None:
     """A minute of a street with parked cars, oncoming ones, one ahead, people on the pavement, and a cyclist that is
@@ -178,7 +178,7 @@ def _street(time: float) -> av.VideoFrame:
     return image
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_standing_is_seen_in_the_pictures() -> None:
     (event,) = events(drive([], 12, pictures=_street))
     assert event.kind == "standstill"

@@ -84,7 +84,7 @@ def left_behind(folder: Path) -> list[str]:
 
 
 # What is written ------------------------------------------------------------------------------------------------------
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_pictures_are_the_frames_that_rows_name_and_labels_what_the_model_says_of_them(
     export: Callable[..., Manifest], card: Path, tmp_path: Path
 ) -> None:
@@ -109,6 +109,7 @@ def test_pictures_are_the_frames_that_rows_name_and_labels_what_the_model_says_o
         assert np.abs(shown[..., ::-1].astype(int) - rgb).mean() < 6
 
 
+@pytest.mark.seconds
 def test_names_tell_the_trip_and_the_order_in_it(export: Callable[..., Manifest], tmp_path: Path) -> None:
     manifest = export(per_clip=2)
     by_name = sorted(manifest.exported, key=lambda each: each.file)
@@ -125,6 +126,7 @@ def test_names_tell_the_trip_and_the_order_in_it(export: Callable[..., Manifest]
     assert len({(item.trip, item.part) for item in folder.items}) == 2  # whole trips are held out
 
 
+@pytest.mark.seconds
 def test_the_manifest_says_what_was_exported_and_what_was_not(export: Callable[..., Manifest], tmp_path: Path) -> None:
     manifest = export(format="coco", per_clip=2, limit=0)
     read = json.loads((tmp_path / "out" / "export.json").read_text())
@@ -247,7 +249,7 @@ def test_of_an_archive_that_hides_faces_nothing_is_exported(
     assert left_behind(tmp_path) == []
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("change", "wanted", "error", "says"),
     [

@@ -53,6 +53,7 @@ def played(data: bytes) -> list[av.VideoFrame]:
         return list(container.decode(video=0))
 
 
+@pytest.mark.seconds
 def test_what_a_viewer_gets_plays_from_a_key_frame_on(encoded: tuple[LiveEncoder, list[EncodedPicture]]) -> None:
     encoder, pictures = encoded
     asked: list[bool] = []

@@ -102,7 +102,7 @@ def removed(folder: Path) -> bool:
     return not folder.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_folder_that_vanishes_pauses_it_and_it_goes_on(tmp_path: Path) -> None:
     changes: list[OutputChange] = []
     hls = Hls("cam", HlsOptions(tmp_path, window=3), observe=changes.append)
@@ -126,7 +126,7 @@ def test_a_folder_that_vanishes_pauses_it_and_it_goes_on(tmp_path: Path) -> None
     assert hls.join(60)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_what_was_written_before_a_pause_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that is full for hours must not be filled with the remains of every attempt."""
     folder, changes, token = tmp_path / "cam", list[OutputChange](), "0123abcd"

@@ -141,6 +141,7 @@ def feed(live: LiveOutput, stop: threading.Event, level: int, size: tuple[int, i
     return thread
 
 
+@pytest.mark.seconds
 def test_viewers_see_the_card_through_an_outage_and_the_camera_after_it() -> None:
     kept, began = Kept(), time.monotonic()
     live = output(kept, card=CardOptions(after=30, rate=10))
@@ -182,6 +183,7 @@ def test_silence_shows_the_card_whatever_the_source_says() -> None:
     assert decoded_levels(kept.got)[-1][1] < 100
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("mode", ["file", "live"])
 def test_without_a_card_silence_is_silence(mode: Mode) -> None:
     kept = Kept()

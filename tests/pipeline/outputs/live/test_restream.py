@@ -182,7 +182,7 @@ def test_mpeg_ts_to_a_receiver(tmp_path: Path, scheme: str) -> None:
     assert len(levels(received)) > 3
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_peer_that_accepts_and_stays_silent_holds_up_nobody() -> None:
     """FFmpeg's calls to connect hold the interpreter lock, RTMP's know no timeout: here they would stop everything."""
     with socket.socket() as silent:

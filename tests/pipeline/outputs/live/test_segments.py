@@ -99,7 +99,7 @@ def test_a_file_has_its_final_name_when_it_is_whole(tmp_path: Path) -> None:
     assert whole.name == partial.name.replace(".partial", "")
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_full_disk_pauses_the_recording_and_it_goes_on(tmp_path: Path) -> None:
     recorded = Recorded(tmp_path)
     recorded.put(50)
@@ -193,6 +193,7 @@ def test_the_oldest_go_for_free_disk(tmp_path: Path) -> None:
     assert len(list(folder.glob("cam_2001*"))) == 2
 
 
+@pytest.mark.seconds
 def test_a_picture_that_the_file_does_not_take_costs_a_pause_and_no_more(tmp_path: Path) -> None:
     recorded = Recorded(tmp_path)
     first = recorded.put(20)

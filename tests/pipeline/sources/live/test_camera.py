@@ -94,7 +94,7 @@ def until(condition: Callable[[], bool], said: Callable[[], str] = lambda: "") -
         time.sleep(0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_camera_that_closes_is_connected_anew_on_one_timeline(pieces: list[bytes]) -> None:
     with TcpCamera(pieces) as camera, Watched(camera.url) as watched:
         watched.until(lambda: watched.source.reconnects >= 2 and len(watched.frames) > 20)
@@ -123,6 +123,7 @@ def test_opening_says_what_comes_and_waits_for_nothing_else(pieces: list[bytes])
         assert source.state is SourceState.STREAMING
 
 
+@pytest.mark.seconds
 def test_a_camera_that_falls_silent_is_found_out_and_left(pieces: list[bytes]) -> None:
     answer = threading.Event()
 
@@ -153,6 +154,7 @@ def reads_that_never_return() -> tuple[threading.Event, list[threading.Thread], 
     return gate, hanging, connect
 
 
+@pytest.mark.seconds
 def test_a_read_that_never_returns_is_abandoned_and_the_number_of_them_bounded() -> None:
     gate, hanging, connect = reads_that_never_return()
     options = LiveOptions(open_timeout=0.1, read_timeout=0.1, reconnect=QUICK)
@@ -228,6 +230,7 @@ def test_runaway_pictures_are_a_reason_to_connect_anew(pieces: list[bytes], monk
     assert change.reason.endswith("over 5 pictures a second")
 
 
+@pytest.mark.seconds
 def test_the_tap_gets_every_packet_and_it_can_be_written_again(pieces: list[bytes], tmp_path: Path) -> None:
     import av
 
@@ -266,6 +269,7 @@ def test_a_mistake_of_our_own_is_said_once_and_tried_less_and_less(
     assert sum(record.levelname in {"WARNING", "ERROR"} for record in caplog.records) <= 2
 
 
+@pytest.mark.seconds
 def test_an_mjpeg_page_has_the_clock_of_its_arrival(clip: Path) -> None:
     camera = TcpCamera(multipart(clip), rate=10, head=MULTIPART_HEAD, repeat=True)
     with camera, Watched(f"http://127.0.0.1:{camera.port}/video") as watched:
@@ -274,7 +278,7 @@ def test_an_mjpeg_page_has_the_clock_of_its_arrival(clip: Path) -> None:
     assert seconds == pytest.approx(watched.frames[-1].arrived_at - watched.frames[0].arrived_at, abs=0.2)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_another_picture_size_after_a_reconnect_is_scaled_to_the_first(pieces: list[bytes], tmp_path: Path) -> None:
     write_clip(tmp_path / "large.mp4", frames=50, size=(320, 192), gop=10)
     large = transport_stream(tmp_path / "large.mp4")
@@ -336,6 +340,7 @@ def test_what_cannot_be_opened_says_why_in_one_line(address: str, said: str) -> 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.seconds
 def test_a_file_in_real_time_takes_its_time_and_loses_nothing_while_paused(clip: Path) -> None:
     changes: list[StateChange] = []
     source = resolve_source(str(clip), "file", realtime=True, observe=changes.append)

@@ -90,7 +90,7 @@ SAYS_NO: dict[str, Case] = {
 }  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("case", SAYS_NO)
 def test_a_camera_that_says_no_is_understood(footage: Footage, case: str) -> None:
     faults, options, cause, says = SAYS_NO[case]
@@ -122,6 +122,7 @@ def test_a_known_viewer_is_told_why_not(footage: Footage, auth: str) -> None:
         assert refusal(camera.url(user="viewer", password="open-sesame"))[0] == "refused"
 
 
+@pytest.mark.seconds
 def test_the_remedies_help(footage: Footage) -> None:
     with RtspCamera(footage, transports=("udp",)) as camera:
         assert opens(camera.url(), transport="udp")
@@ -284,7 +285,7 @@ class _Status(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("path", "cause", "says"),
     [

@@ -45,7 +45,7 @@ def server(units: Path) -> Iterator[RtspServer]:
         yield running
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("path", "user", "password", "cause", "said"),
     [
@@ -72,6 +72,7 @@ def test_a_server_that_says_no_has_its_own_reason(
         assert "sesame" not in text
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
 def test_pictures_come_by_tcp_and_udp_with_the_right_password(server: RtspServer, transport: str) -> None:
     options = LiveOptions(transport=transport, open_timeout=60, read_timeout=60, latency_bound=3600)
@@ -83,7 +84,7 @@ def test_pictures_come_by_tcp_and_udp_with_the_right_password(server: RtspServer
         assert "sesame" not in source.address
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_the_cameras_own_clock_comes_with_its_reports(server: RtspServer) -> None:
     """GStreamer sends sender reports from the second second on; its clock is this machine's."""
     options = LiveOptions(open_timeout=60, read_timeout=60, latency_bound=3600)

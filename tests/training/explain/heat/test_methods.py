@@ -56,7 +56,7 @@ def test_every_method_points_where_the_network_looks(method: Method) -> None:
         assert np.abs(heat[~inside]).max() == pytest.approx(0, abs=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 @pytest.mark.parametrize("gate", [False, True])
 @pytest.mark.parametrize(("window", "stride"), [(13, 7), (9, 9), (64, 5), (1, 1)])
 def test_occlusion_is_what_captum_finds_one_place_at_a_time(window: int, stride: int, gate: bool) -> None:

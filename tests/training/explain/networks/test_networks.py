@@ -74,7 +74,7 @@ def test_other_classifiers_of_torchvision(name: str, layer: str) -> None:
     check_maps(open_classifier(name, "random", size=96), "1", layer)
 
 
-@pytest.mark.slow
+@pytest.mark.seconds
 def test_a_classifier_from_a_file(tmp_path: Path) -> None:
     import torchvision
 
@@ -111,6 +111,7 @@ def test_a_segmenter_over_a_region() -> None:
     assert float(corner.score(answers)) == pytest.approx(float(answers["pixels"][0, 1, :32, :24].mean()))
 
 
+@pytest.mark.seconds
 def test_a_localizer() -> None:
     torch.manual_seed(0)
     model = Localizer(make_encoder("mobilenet_v2"), presence=True, classes=(2, 3))
