@@ -363,8 +363,9 @@ def private_parts(
         _fill(told, (box.x1 - beside) * across, (box.y1 - above) * down, (box.x2 + beside) * across,
               (box.y2 + above) * down)  # fmt: skip
         if box.label in options.people:
-            head = options.head_share * tall if tall >= _STANDING * wide else min(tall, _HEAD_TO_WIDTH * wide)
-            parts = [(-_ABOVE, head / tall + _ABOVE, _ABOVE * tall)]
+            standing = tall >= _STANDING * wide
+            head = options.head_share if standing else min(1.0, _HEAD_TO_WIDTH * wide / max(tall, 1e-6))
+            parts = [(-_ABOVE, head + _ABOVE, _ABOVE * tall)]
         else:
             parts = _parts_of_vehicle(box.label, wide, tall, options)
         for first, last, beside in parts:
