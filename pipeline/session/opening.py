@@ -261,7 +261,8 @@ def _warm_up(shared: Shared, stream: RunningStream, info: StreamInfo, source: So
     if source.mode != "file":
         return 0
     config = shared.config
-    remembered = [math.ceil(own_car.SETTLED * info.rate)] if stream.config.ignore.own_car else []
+    keeps = info.moving and stream.config.ignore.own_car
+    remembered = [math.ceil(own_car.SETTLED * info.rate)] if keeps else []
     remembered += [LONGEST if model.every == "auto" else model.every - 1 for model in shared.models]
     if config.smoothing is not None:
         remembered.append(math.ceil(SETTLED * info.rate))
