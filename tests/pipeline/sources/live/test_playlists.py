@@ -98,6 +98,12 @@ def test_a_playlist_goes_on_whatever_happens_to_it(folder: Path, situation: str)
     look = len(asked) - asked[::-1].index(name)  # the last look, whether it is over, may open a segment that was missed
     served = {path for path in asked[:look] if path.endswith(".ts") and path not in given.gone}
     counts, frames = watched.source.counts, watched.frames
+    numbers = [read_number(frame.image.to_ndarray(format="gray")) for frame in frames]
+    if given.anew is not None:
+        # FFmpeg asks for the next segment while it reads one, and leaves it where the list by then begins anew.
+        first = next((k for k, (a, b) in enumerate(pairwise(numbers)) if b <= a), 0)
+        if numbers[first] == (given.anew - 1) * A_SECOND - 1:
+            served.discard(given.parts[given.anew - 1].name)
     # The books: what was on the wire, once or again, = what came out + what did not, by reason.
     assert counts.packets - counts.skipped["again"] == len(served) * A_SECOND, (counts, served)
     not_decoded = sum(counts.skipped.values()) + counts.decode_errors
@@ -106,7 +112,6 @@ def test_a_playlist_goes_on_whatever_happens_to_it(folder: Path, situation: str)
     assert len(frames) >= 0.9 * len(served) * A_SECOND, (len(frames), served, counts)
     assert "behind" not in counts.skipped
     # Each picture once, in the order of its encoder; time goes as fast as it does.
-    numbers = [read_number(frame.image.to_ndarray(format="gray")) for frame in frames]
     encoders = len({part.name.partition("/")[0] for part in given.parts})
     assert sum(b <= a for a, b in pairwise(numbers)) == encoders - 1, numbers
     assert all(a.pts < b.pts for a, b in pairwise(frames))
