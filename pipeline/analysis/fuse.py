@@ -163,8 +163,7 @@ class Fuser:
     def _without_own_car(self, seen: Prediction, frame: Frame) -> Prediction:
         if self._own_car is None or seen.class_map is None:
             return seen
-        crop = frame.crop or Rect(0, 0, frame.image.width, frame.image.height)
-        class_map, confidence = self._own_car.fill(seen.class_map, seen.confidence, crop, frame.time)
+        class_map, confidence = self._own_car.fill(seen.class_map, seen.confidence, _looked_at(frame), frame.time)
         return replace(seen, class_map=class_map, confidence=confidence)
 
     def _components(self, spec: ModelSpec, prediction: Prediction, frame: Frame) -> list[Box]:
@@ -186,7 +185,7 @@ class Fuser:
         labels = np.zeros(len(likely), np.int32) if prediction.labels is None else prediction.labels[likely]
         corners = np.clip(prediction.boxes[likely].astype(np.float64), 0, 1)
         names = {info.id: info.name for info in spec.classes}
-        crop = frame.crop or Rect(0, 0, frame.image.width, frame.image.height)
+        crop = _looked_at(frame)
         size = np.array([crop.x2 - crop.x1, crop.y2 - crop.y1] * 2, np.float64)
         corner = np.array([crop.x1, crop.y1] * 2, np.float64)
         result = []
@@ -221,6 +220,11 @@ class Fuser:
             return box
         x1, y1, x2, y2 = expected
         return _inside(replace(box, x1=x1, y1=y1, x2=x2, y2=y2), frame)
+
+
+def _looked_at(frame: Frame) -> Rect:
+    """What models see of a frame."""
+    return frame.crop or Rect(0, 0, frame.image.width, frame.image.height)
 
 
 def _inside(box: Box, frame: Frame) -> Box | None:

@@ -17,7 +17,7 @@ from pipeline.frame import Rect
 
 UInt8 = NDArray[np.uint8]
 
-LOWEST = 0.4
+_LOWEST = 0.4
 """Share of the picture's height in which it is looked for, from the lower edge up."""
 
 _BLOCK = 2.0
@@ -79,7 +79,7 @@ class OwnCar:
         return class_map, confidence
 
     def _count(self, class_map: UInt8, crop: Rect, time: float) -> None:
-        lower = class_map[len(class_map) - round(len(class_map) * LOWEST) :]
+        lower = class_map[len(class_map) - round(len(class_map) * _LOWEST) :]
         block = int(time // _BLOCK)
         if crop != self._crop or lower.shape != self._now.shape or not 0 <= block - self._block <= 1:
             self._before = self._now = np.zeros(lower.shape, np.uint16)

@@ -16,14 +16,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 
 from pipeline.analysis.carrying.carrier import Carrier, Passing
 from pipeline.analysis.carrying.looks import Glance, Looks
 from pipeline.analysis.fuse import Fuser
 from pipeline.analysis.novelty import NoveltyWatch
-from pipeline.capabilities import AttachedSink, attach_sink
+from pipeline.capabilities import AttachedSink, AttachedStage, attach_sink
 from pipeline.contracts import AudioPacket, DataPacket
 from pipeline.frame import Analysis, Frame
 from pipeline.pictures.picture import Picture
@@ -149,8 +149,7 @@ class _Fusing:
         try:
             for stage in self.stream.stages:
                 if stage.foresee is not None:
-                    turns = self._run.turns if stage.takes_turns else nullcontext()
-                    with turns, self.clock.measure(stage.name, passing.analysis.timings):
+                    with self._turn(stage), self.clock.measure(stage.name, passing.analysis.timings):
                         stage.foresee(passing.analysis)
         except Exception as error:  # noqa: BLE001  # a stream's failure is its own, whatever it is
             self.stream.fail(error)
@@ -179,6 +178,9 @@ class _Fusing:
         else:
             self._fused.put(_Fused(analysis, beside, submitted))
 
+    def _turn(self, stage: AttachedStage) -> AbstractContextManager[object]:
+        return self._run.turns if stage.takes_turns else nullcontext()
+
     def _staged(self, analysis: Analysis, *, again: bool) -> Analysis:
         if again:
             for stage in self.stream.stages:
@@ -186,7 +188,7 @@ class _Fusing:
                     stage.remember(analysis)
             return analysis
         for stage in self.stream.stages:
-            with self._run.turns if stage.takes_turns else nullcontext():
+            with self._turn(stage):
                 analysis.age = self.stream.age(analysis.frame, self._run.monotonic())
                 with self.clock.measure(stage.name, analysis.timings):
                     analysis = stage.process(analysis)
