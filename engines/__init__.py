@@ -58,9 +58,9 @@ def load(
     Args:
         model: the name of a bundled model (`roadlens models list`) or the path of an ONNX file.
         device: `auto` (a GPU where there is one, else the CPU), `cpu`, `cuda` or `cuda:N`.
-        precision: `auto` (fp16 on a GPU; bf16 on a CPU that computes in it, else fp32; int8 for a file that is
-            quantised), `fp32`, `fp16` (GPU), `bf16`, or `int8` and `fp8` (GPU), which run the quantised twin:
-            `drive.int8.onnx` beside `drive.onnx`.
+        precision: `auto` (fp16 on a GPU; bf16 on a CPU that computes in it, else int8 for a bundled model and fp32 for
+            others; int8 for a file that is quantised), `fp32`, `fp16` (GPU), `bf16`, or `int8` and `fp8` (GPU), which
+            run the quantised twin: `drive.int8.onnx` beside `drive.onnx`.
         max_batch: most pictures that one `submit` may take; 1 is a little faster for single pictures. The engine's own
             `max_batch` is smaller where the GPU has no room.
         in_flight: requests computed or waiting at once.

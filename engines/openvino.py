@@ -17,9 +17,7 @@ Settings that were measured (2 cores of an AMD EPYC with AVX512-BF16, OpenVINO 2
   midst of a live run. With the latency hint too, many cores share a batch picture by picture (a stream of
   OpenVINO for every four of them; not measured, for want of such a machine).
 
-int8 wants a CPU with dot products of bytes (VNNI or AMX). Without, OpenVINO adds pairs of products in 16 bits, where
-they saturate: on an AMD EPYC of the second or third generation `cityscapes-unet` in int8 lost 1.4 points of mean IoU
-against fp32, where it loses 0.3 on others.
+int8 on a CPU without dot products of bytes is made exact by `engines.graphs.saturation`.
 """
 
 from __future__ import annotations
@@ -27,7 +25,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -39,10 +36,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.bundled import int8_file
+from engines.bundled import bundled_twin, int8_file
 from engines.engine import Hint, Precision, Prediction
 from engines.errors import NO_MEMORY, ModelError, lacks_memory
 from engines.flights import FlightEngine, Flights, check_batch, check_numbers
+from engines.graphs.saturation import adds_bytes_exactly, fit_weights
 from engines.spec import ModelSpec, OutputRole, read_spec
 from engines.telemetry import no_telemetry
 
@@ -75,7 +73,8 @@ class OpenVINOEngine(FlightEngine):
 
         Args:
             path: the ONNX file.
-            precision: `auto` is int8 for a quantised file, else bf16 where the CPU computes in it, else fp32.
+            precision: `auto` is int8 for a quantised file, else bf16 where the CPU computes in it, else int8 for a
+                bundled model, whose twin runs, else fp32.
             max_batch: most pictures a batch; 1 is a little faster for single pictures.
             in_flight: batches computed or waiting at once. With two the next starts while Python collects the last.
             threads: threads to compute with; None leaves the number to OpenVINO (all cores).
@@ -88,13 +87,13 @@ class OpenVINOEngine(FlightEngine):
             ValueError: a number below 1.
         """
         check_numbers(max_batch=max_batch, in_flight=in_flight, threads=threads)
-        self.spec: ModelSpec = read_spec(path)
         core = ov.Core()
-        self.device: str = str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
+        self.device: str = _device(core)
         has_bf16 = _has_bf16(core)
+        if precision == "auto" and not has_bf16:
+            path = bundled_twin(path)
+        self.spec: ModelSpec = read_spec(path)
         self.precision: str = _choose_precision(precision, self.spec, path, has_bf16)
-        if self.precision == "int8" and not adds_bytes_exactly():
-            log.warning(_SATURATES, self.device, self.spec.name)
         self.max_batch: int = max_batch
         self.threads: int | None = threads
 
@@ -242,25 +241,18 @@ class _Lane:
         self._requests, self._started, self._outputs = [], [], {}
 
 
+def _device(core: ov.Core) -> str:
+    return str(core.get_property("CPU", "FULL_DEVICE_NAME")).strip()
+
+
 def _has_bf16(core: ov.Core) -> bool:
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-_CPU_FLAGS = Path("/proc/cpuinfo")
-
 _SATURATES = (
-    "This CPU (%s) has no dot products of bytes (VNNI or AMX): sums of %s in int8 saturate, its answers are worse than "
-    "its card says. Precision auto does better."
+    "This CPU (%s) has no dot products of bytes (VNNI or AMX): sums of %d layers of %s in int8 may saturate, and its "
+    "answers be worse than its card says. Precision fp32 does better."
 )
-
-
-def adds_bytes_exactly() -> bool:
-    """Whether the CPU has dot products of bytes, which do not saturate; taken as given where only Linux on x86 says."""
-    try:
-        found = re.search(r"^flags\s*:(.*)$", _CPU_FLAGS.read_text(), re.MULTILINE)
-    except OSError:
-        return True
-    return found is None or not {"avx512_vnni", "avx_vnni", "amx_int8"}.isdisjoint(found[1].split())
 
 
 def _start(
@@ -269,6 +261,8 @@ def _start(
     """The compiled model and its requests, one for each picture that may be in flight, the first ones warm."""
     shape = (1, spec.height, spec.width, 3)
     model = core.read_model(path)
+    if not adds_bytes_exactly() and (layers := fit_weights(model)):
+        log.warning(_SATURATES, _device(core), layers, spec.name)
     model.reshape(shape)
     compiled = core.compile_model(model, "CPU", properties)
     requests = [_Request(compiled, shape) for _ in range(in_flight * max_batch)]

@@ -62,6 +62,12 @@ def int8_file(path: Path) -> Path:
     return quantized_file(path, "int8")
 
 
+def bundled_twin(path: Path) -> Path:
+    """The int8 twin of a bundled model, for its card tells what int8 costs; any other file itself."""
+    twin = int8_file(path)
+    return twin if path.parent == FOLDER and twin.is_file() else path
+
+
 def file_for(path: Path, precision: str) -> Path:
     """The file to load for a precision: the quantised twin where one is asked for and lies beside, else the file."""
     twin = quantized_file(path, precision)

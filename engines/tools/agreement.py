@@ -75,8 +75,12 @@ def _by_openvino(model: onnx.ModelProto, names: Sequence[str], pictures: Sequenc
     with no_telemetry():
         import openvino as ov
 
+    from engines.graphs.saturation import adds_bytes_exactly, fit_weights
+
     core = ov.Core()
     graph = core.read_model(model.SerializeToString())
+    if not adds_bytes_exactly():
+        fit_weights(graph)
     graph.reshape(ov.PartialShape(list(pictures[0].shape)))
     hints = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
     compiled = core.compile_model(graph, "CPU", hints)

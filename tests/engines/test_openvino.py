@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 import engines
-from engines import openvino
+from engines import bundled, openvino
 from engines.engine import Hint, Precision, Prediction
 from engines.errors import ModelError
 from engines.openvino import OpenVINOEngine, _choose_precision
@@ -254,9 +254,10 @@ def test_closing_frees_the_memory(segmenter: Path) -> None:
 
 def test_a_process_ends_in_order_with_engines_open_and_at_work(segmenter: Path) -> None:
     code = f"""
+from pathlib import Path
 import numpy as np
 from engines.openvino import OpenVINOEngine
-engines = [OpenVINOEngine({str(segmenter)!r}, hint=hint) for hint in ("latency", "throughput")]
+engines = [OpenVINOEngine(Path({str(segmenter)!r}), hint=hint) for hint in ("latency", "throughput")]
 futures = [engine.submit([np.zeros(({HEIGHT}, {WIDTH}, 3), np.uint8)] * 4) for engine in engines for _ in range(3)]
 """
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
@@ -353,27 +354,28 @@ def test_int8_runs_the_twin(segmenter: Path, pictures: Pictures) -> None:
         engine.close()
 
 
-@pytest.mark.parametrize(
-    ("flags", "sentences"),
-    [
-        ("flags\t\t: fpu avx2 fma\n", 1),
-        ("flags\t\t: fpu avx2 avx_vnni\n", 0),
-        ("flags\t\t: fpu avx512f avx512_vnni amx_int8\n", 0),
-        ("Features\t: fp asimd\n", 0),  # not of x86
-        (None, 0),
-    ],
-)
-def test_a_cpu_on_which_int8_saturates_is_named(
-    segmenter: Path, tmp_path: Path, monkeypatch: Any, caplog: Any, flags: str | None, sentences: int
+@pytest.mark.parametrize(("layers", "exact", "sentences"), [(2, False, 1), (0, False, 0), (2, True, 0)])
+def test_layers_that_may_saturate_are_told_of(
+    segmenter: Path, monkeypatch: Any, caplog: Any, layers: int, exact: bool, sentences: int
 ) -> None:
-    cpu = tmp_path / "cpuinfo"
-    if flags is not None:
-        cpu.write_text(f"processor\t: 0\n{flags}")
-    monkeypatch.setattr(openvino, "_CPU_FLAGS", cpu)
-    path = save(bits_model(), msgspec.structs.replace(SEGMENTER, precision="int8"), tmp_path / "m.int8.onnx")
-    for file in (segmenter, path):
-        engines.load(file).close()
-    assert sum("has no dot products of bytes" in message for message in caplog.messages) == sentences
+    monkeypatch.setattr(openvino, "adds_bytes_exactly", lambda: exact)
+    monkeypatch.setattr(openvino, "fit_weights", lambda _: layers)
+    engines.load(segmenter).close()
+    assert sum("sums of 2 layers of bits in int8 may saturate" in message for message in caplog.messages) == sentences
+
+
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_a_cpu_without_bf16_computes_bundled_models_in_int8(segmenter: Path, monkeypatch: Any, has_bf16: bool) -> None:
+    twin = msgspec.structs.replace(SEGMENTER, precision="int8", version="twin")
+    save(bits_model(), twin, segmenter.with_suffix(".int8.onnx"))
+    monkeypatch.setattr(openvino, "_has_bf16", lambda _: has_bf16)
+    for folder, expected in ((bundled.FOLDER, "fp32"), (segmenter.parent, "int8")):
+        monkeypatch.setattr(bundled, "FOLDER", folder)
+        with engines.load(segmenter, device="cpu") as engine:
+            assert engine.precision == ("bf16" if has_bf16 else expected)
+            assert engine.spec.version == ("twin" if engine.precision == "int8" else SEGMENTER.version)
+        with engines.load(segmenter, device="cpu", precision="fp32") as engine:
+            assert engine.precision == "fp32"
 
 
 def test_load_takes_text_and_all_options(segmenter: Path) -> None:

@@ -19,12 +19,12 @@ from engines.bundled import int8_file, resolve
 from engines.engine import Engine
 from engines.errors import ModelError
 from engines.graphs.lowered import LAYERS, lower, lowered
-from engines.openvino import OpenVINOEngine, adds_bytes_exactly
+from engines.openvino import OpenVINOEngine
 from tests.engines.tiny_models import CONV, bits_model, conv_model, save
 
 UInt8 = NDArray[np.uint8]
 PAIRS = Path(__file__).resolve().parents[4] / "shared" / "data" / "cityscapes_pairs"
-LOST_AT_MOST = {"fp16": 0.3, "bf16": 0.3, "int8": 1.0 if adds_bytes_exactly() else 2.0}
+LOST_AT_MOST = {"fp16": 0.3, "bf16": 0.3, "int8": 1.0}
 TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 
 
