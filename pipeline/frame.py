@@ -145,8 +145,8 @@ class Analysis:
         unsmoothed: (h, w) uint8, what the segmenter saw, where `class_map` is smoothed over time; else None.
         classes: the segmenter's label set.
         boxes: objects, tracked.
-        tentative: boxes that may be mistakes: of objects that were not found often enough in a row to be believed. They
-            are in no message and no picture; who is to be blurred is blurred by them, too.
+        tentative: boxes that may be mistakes: of objects that were not found often and surely enough to be believed.
+            They are in no message and no picture; who is to be blurred is blurred by them, too.
         area: share of the picture by class name, of the classes present.
         timings: milliseconds spent on this frame by stage name.
         dropped_since_last: frames of this stream dropped since the one before.

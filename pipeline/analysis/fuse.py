@@ -83,7 +83,10 @@ class Fuser:
         self.specs = {spec.name: spec for spec in specs}
         self.classes: tuple[ClassInfo, ...] = next((s.classes for s in specs if "class_map" in s.outputs), ())
         numbers = itertools.count(first_track)
-        self._trackers = {name: Tracker(options.tracking, numbers) for name in self.specs}
+        self._trackers = {
+            name: Tracker(options.tracking, numbers, self._bounds(spec)[0] if "boxes" in spec.outputs else 0.0)
+            for name, spec in self.specs.items()
+        }
         self._found: dict[str, list[Box]] = {}
         self._smoother = None if options.smoothing is None else TemporalSmoother(options.smoothing)
         self._own_car = OwnCar() if own_car else None

@@ -41,8 +41,7 @@ class Sightings:
 
     def __init__(self, memory: float) -> None:
         self._memory = memory
-        options = TrackingOptions(confirm_hits=1, keep_seconds=memory, faint_hits=0, gain=1.0, vote=False)
-        self._tracker = Tracker(options)
+        self._tracker = Tracker(TrackingOptions(keep_seconds=memory).of_stills())
         self._tracks: dict[int, list[tuple[float, Box]]] = {}
 
     def add(self, boxes: Sequence[Box], time: float) -> None:

@@ -210,6 +210,16 @@ def test_a_box_whose_score_wavers_does_not_flicker(scores: tuple[float, ...], sh
     assert {box.track for found in boxes for box in found} == {1}
 
 
+@pytest.mark.parametrize(("least", "expected"), [(None, 0), (0.3, 1)])
+def test_how_sure_a_track_has_to_be_goes_by_the_smallest_score(least: float | None, expected: int) -> None:
+    assert LOCALIZER.min_score == 0.5
+    fuser = Fuser([LOCALIZER], FuseOptions(min_score=least))
+    answer = heads((0.1, 0.1, 0.3, 0.3, 0.55))
+    found = [fuser.fuse(frame(index), "file", {"localizer": answer}) for index in range(6)]
+    assert len(found[-1].boxes) == expected
+    assert len(found[-1].tentative) == 1 - expected
+
+
 def test_what_is_held_is_the_box_in_that_place() -> None:
     fuser = Fuser([LOCALIZER], FuseOptions(min_score=0.5, hold_score=0.3))
     fuser.fuse(frame(0), "file", {"localizer": heads((0.1, 0.1, 0.3, 0.3, 0.9))})

@@ -169,6 +169,38 @@ def test_noise_is_not_confirmed_by_noise_that_is_near():
     assert [tracker.update([each], i / RATE) for i, each in enumerate(doubtful)] == [[], [], []]
 
 
+def shown(tracker, scores, start=0):
+    """The track number that is shown after each score of a box that stays; None where it is tentative."""
+    result = []
+    for i, score in enumerate(scores, start):
+        found = tracker.update([replace(box(10), score=score)], i / RATE)
+        assert len(found) + len(tracker.tentative) == 1
+        result.append(found[0].track if found else None)
+    return result
+
+
+def test_an_object_that_always_scores_low_is_not_believed():
+    options = TrackingOptions(confirm_hits=3, confirm_margin=0.1, keep_margin=0.05)
+    assert shown(Tracker(options, None, 0.3), [0.39] * 30) == [None] * 30
+    assert shown(Tracker(options, None, 0.3), [0.41] * 4) == [None, None, 1, 1]
+    assert shown(Tracker(options, None, 0.2), [0.31] * 4) == [None, None, 1, 1]  # to ask for less gives more
+    assert shown(Tracker(options, None, 0.3), [0.31, 0.35, 0.35, 0.6]) == [None, None, None, 1]
+
+
+def test_an_object_is_left_out_while_its_scores_are_low_and_keeps_its_number():
+    tracker = Tracker(TrackingOptions(confirm_margin=0.1, keep_margin=0.05), None, 0.3)
+    assert shown(tracker, [0.5] * 8) == [None, None] + [1] * 6
+    faded = shown(tracker, [0.31] * 20, 8)
+    assert faded[0] == 1  # one look does not do it
+    assert faded[-1] is None
+    assert shown(tracker, [0.5] * 8, 28)[-1] == 1
+
+
+def test_what_is_seen_of_stills_is_believed():
+    tracker = Tracker(TrackingOptions().of_stills(), None, 0.3)
+    assert shown(tracker, [0.3, 0.3]) == [1, 1]
+
+
 # Faint boxes --------------------------------------------------------------------------------------------------------
 def faint(x, **options):
     return replace(box(x, **options), score=0.15)
