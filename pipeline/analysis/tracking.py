@@ -25,6 +25,9 @@ _STEPS = 2
 _GAIN_SECONDS = 0.04
 """Seconds between two looks for which a gain is meant: the longer it is, the less what is expected is worth."""
 
+_LIKELIER = 0.5
+"""How much of a box's score counts beside its overlap: where two boxes tell of one object, the likelier is to go on."""
+
 _LOOKS = 8
 """Scores of an object that its trust is the mean of: further back they count less and less."""
 
@@ -109,7 +112,6 @@ class _Track:
     hits: int = 0
     faint: int = 0
     """How often in a row it was found by a faint box alone."""
-    scores: int = 0
     trust: float = 0.0
     """Mean of its last scores, without those of faint boxes."""
     votes: dict[tuple[int, str], float] = field(default_factory=dict)
@@ -145,11 +147,6 @@ class _Track:
         )
         self.corners, self.seen = (x1, y1, x2, y2), time
 
-    def rate(self, score: float) -> None:
-        """Count a score of the object."""
-        self.scores += 1
-        self.trust += (score - self.trust) / min(self.scores, _LOOKS)
-
     def vote(self, box: Box) -> tuple[int, str]:
         """Count the class of a box; the class of the object, which is the one with the most weight."""
         for known in self.votes:
@@ -162,13 +159,13 @@ class _Track:
 class Tracker:
     """Greedy matching by IoU with a constant-velocity expectation, one for each stream and model.
 
-    Boxes match tracks of the same family of classes and origin only, best overlap first (as SORT, Bewley et al. 2016,
-    with the Kalman filter replaced by an alpha-beta filter: the boxes come every few frames, so there is little to
-    predict over); what is left over is matched by grown boxes (as C-BIoU, Yang et al. 2023), and objects that are not
-    found then by faint boxes (as ByteTrack, Zhang et al. 2022). The class of an object is the one that its boxes vote
-    for. An object gets its number once it is believed; one that is not believed yet is forgotten as soon as it is
-    missed. With the margins 46 of 72 road users that were drawn by hand on clips by night, in rain and in a city are
-    found, and 29 boxes are wrong (`tests.benchmarks.weather`); without, 49 are, and 105 boxes are wrong.
+    Boxes match tracks of the same family of classes and origin only, best overlap and score first (as SORT, Bewley et
+    al. 2016, with the Kalman filter replaced by an alpha-beta filter: the boxes come every few frames, so there is
+    little to predict over); what is left over is matched by grown boxes (as C-BIoU, Yang et al. 2023), and objects that
+    are not found then by faint boxes (as ByteTrack, Zhang et al. 2022). The class of an object is the one that its
+    boxes vote for. An object gets its number once it is believed; one that is not believed yet is forgotten as soon as
+    it is missed. With the margins 46 of 72 road users that were drawn by hand on clips by night, in rain and in a city
+    are found, and 28 boxes are wrong (`tests.benchmarks.weather`); without, 49 are, and 105 boxes are wrong.
 
     There is no compensation for the camera's own motion. With the optical flow of a small luma (`carrying.flow`) in
     place of the velocities real clips had 12 % fewer tracks, synthetic drives a lower IDF1 (0.591 against 0.602), and a
@@ -230,7 +227,7 @@ class Tracker:
                 owner.follow(box, time, self.options.gain)
             owner.hits += 1
             owner.faint = 0
-            owner.rate(box.score)
+            owner.trust += (box.score - owner.trust) / min(owner.hits, _LOOKS)
             if owner.number is None and self._believed(owner, box):
                 owner.number = next(self._numbers)
             (result if self._in_view(owner) else self.tentative).append(self._said(owner, box))
@@ -292,7 +289,7 @@ class Tracker:
     def _matched(
         boxes: Sequence[Box], tracks: Sequence[_Track], time: float, least: float, reach: float
     ) -> list[_Track | None]:
-        """Of each box its track, best overlap first, where both grown by `reach` overlap by `least` or more."""
+        """Of each box its track, best overlap and score first, where both grown by `reach` overlap by `least`."""
         owners: list[_Track | None] = [None] * len(boxes)
         if not boxes or not tracks:
             return owners
@@ -301,7 +298,8 @@ class Tracker:
         overlap = iou_matrix(_grown(expected, reach), _grown(found, reach))
         rows, columns = np.nonzero((overlap > 0) & (overlap >= least))
         taken: set[int] = set()
-        for place in np.argsort(-overlap[rows, columns], kind="stable").tolist():
+        worth = overlap[rows, columns] + _LIKELIER * np.array([box.score for box in boxes])[columns]
+        for place in np.argsort(-worth, kind="stable").tolist():
             i, j = int(rows[place]), int(columns[place])
             if i in taken or owners[j] is not None or not alike(tracks[i].like, boxes[j]):
                 continue

@@ -145,6 +145,14 @@ def test_everything_but_the_number_stays_as_it_was():
     assert [replace(b, track=None) for b in found] == given_boxes
 
 
+def test_of_two_boxes_of_one_object_the_likelier_goes_on():
+    tracker = Tracker(TrackingOptions())
+    numbers(tracker, 0, replace(box(10), score=0.7))
+    doubtful, likely = replace(box(10, label="truck"), score=0.3), replace(box(11), score=0.7)
+    (found,) = [b for b in tracker.update([doubtful, likely], 1 / RATE) if b.track == 1]
+    assert found.score == 0.7
+
+
 # Belief -------------------------------------------------------------------------------------------------------------
 def test_a_doubtful_object_is_believed_once_it_was_found_often_enough_in_a_row():
     tracker, doubtful = Tracker(TrackingOptions(confirm_hits=3, confirm_score=0.6)), replace(box(10), score=0.4)
