@@ -10,7 +10,7 @@ very class is right stands beside.
 
 2026-12-01, `cityscapes-road-users` 4 in fp32; before: three looks in a row confirmed a box, however low they scored.
 The margins by which tracks are believed were chosen on these frames, and on how many tracks eleven clips have (923
-before, 346 now); synthetic drives, of which nothing was chosen, agree (`tests.benchmarks.tracking`).
+before, 346 now); synthetic drives, on which they were not chosen, agree (`tests.benchmarks.tracking`).
 
 | | road users | before: found, wrong boxes | found, wrong boxes |
 |---|---|---|---|
