@@ -10,6 +10,7 @@ import pytest
 import engines
 import engines.bundled
 from engines.engine import Precision
+from engines.graphs.saturation import adds_bytes_exactly
 from engines.spec import read_spec
 from training.catalogue import open_task, read_recipe
 from training.data.cityscapes_pairs import load_pairs
@@ -23,6 +24,9 @@ ON_DISK = pytest.mark.skipif(not PAIRS.is_dir(), reason="needs the Cityscapes pa
 
 LOSES = {"fp32": 0.0, "bf16": 0.003, "int8": 0.010}
 """Mean IoU that a precision may lose, on any CPU; `auto` is one of them."""
+
+INT8_LOSES_AP = 0.015 if adds_bytes_exactly() else 0.020
+"""The same of mean AP, in int8; 0.018 are lost where weights are rounder."""
 
 
 def test_the_unet_ships_with_its_quantised_twin_and_a_card() -> None:
@@ -88,7 +92,7 @@ def test_the_default_model_keeps_its_figures_on_dev_in_every_precision() -> None
         assert found[precision]["mean_iou"] >= found["fp32"]["mean_iou"] - lost
     assert found["fp32"]["mean_iou"] >= 0.56
     assert found["fp32"]["mean_ap"] >= 0.40
-    assert found["int8"]["mean_ap"] >= found["fp32"]["mean_ap"] - 0.020  # 0.018 are lost without VNNI
+    assert found["int8"]["mean_ap"] >= found["fp32"]["mean_ap"] - INT8_LOSES_AP
 
 
 @pytest.mark.slow
